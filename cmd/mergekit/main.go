@@ -1,0 +1,126 @@
+// Command mergekit merges checkpoints: a YAML recipe in, a checkpoint out that any tool of the field loads.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mergekit/mergekit/merge"
+	"github.com/mergekit/mergekit/merge/recipe"
+	"github.com/mergekit/mergekit/merge/stream"
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// Exit statuses.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitBadInput    = 2
+	exitInterrupted = 130
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	go func() { // a second Ctrl-C ends the process at once
+		<-ctx.Done()
+		stop()
+	}()
+	os.Exit(run(ctx, os.Args))
+}
+
+// run executes the command line and returns the exit status.
+func run(ctx context.Context, args []string) int {
+	var root *cobra.Command
+	if name := strings.TrimSuffix(filepath.Base(args[0]), ".exe"); name == "mergekit-yaml" {
+		root = newYAMLCommand()
+	} else {
+		root = newRootCommand()
+	}
+	root.SetArgs(args[1:])
+	root.SilenceErrors, root.SilenceUsage = true, true
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitDone
+	}
+	status := statusOf(ctx, err)
+	if status == exitInterrupted {
+		fmt.Fprintln(os.Stderr, "interrupted:", err)
+		return status
+	}
+	if !errors.Is(err, errQuiet) {
+		printError(cmd, err, status)
+	}
+	return status
+}
+
+// errQuiet ends the program with status 1 without a message: the output has said it all.
+var errQuiet = errors.New("")
+
+// usageError marks a command line that cannot be understood.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// statusOf maps an error to an exit status.
+func statusOf(ctx context.Context, err error) int {
+	var (
+		bad    *merge.InputError
+		syntax *recipe.Error
+		format *tensors.FormatError
+		values *stream.NonFiniteError
+		usage  usageError
+	)
+	switch {
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.As(err, &bad), errors.As(err, &syntax), errors.As(err, &format), errors.As(err, &values), errors.As(err, &usage):
+		return exitBadInput
+	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"), strings.HasPrefix(err.Error(), "unknown shorthand"):
+		return exitBadInput
+	}
+	return exitFailed
+}
+
+func printError(cmd *cobra.Command, err error, status int) {
+	if jsonWanted(cmd) {
+		writeJSON(os.Stdout, map[string]any{"event": "error", "message": err.Error(), "status": status})
+		return
+	}
+	fmt.Fprintln(os.Stderr, "error:", err)
+}
+
+// newRootCommand assembles the verbs.
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "mergekit",
+		Short: "Merge checkpoints of neural networks",
+		Long: `mergekit merges checkpoints: it reads safetensors (and GGUF) files, follows a YAML recipe and writes a checkpoint.
+
+EXIT STATUS
+  0 done, 1 failed, 2 bad input or command line, 130 interrupted (finish with --resume)`,
+	}
+	root.PersistentFlags().Bool("quiet", false, "no progress and no summary; errors and warnings only")
+	root.PersistentFlags().Bool("json", false, "machine-readable output: one JSON object per line")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(newMergeCommand(), newPlanCommand(), newInspectCommand(), newDiffCommand(), newMethodsCommand(),
+		newConvertCommand(), newBackendsCommand(), newVersionCommand())
+	return root
+}
+
+// exactly is cobra.ExactArgs with an error that maps to the status for bad command lines.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usageError{fmt.Errorf("%s takes %s; got %d arguments", cmd.CommandPath(), what, len(args))}
+		}
+		return nil
+	}
+}

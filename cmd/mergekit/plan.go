@@ -1,0 +1,142 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"sort"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mergekit/mergekit/merge"
+	"github.com/mergekit/mergekit/merge/plan"
+	"github.com/mergekit/mergekit/merge/recipe"
+	"github.com/mergekit/mergekit/merge/stream"
+)
+
+func newPlanCommand() *cobra.Command {
+	var o planOptions
+	var threads int
+	cmd := &cobra.Command{
+		Use:   "plan RECIPE",
+		Short: "Show what a recipe would do, without reading weights",
+		Long: `plan reads a recipe and the headers of its checkpoints and prints every output tensor with its inputs and resolved
+parameters, the bytes to read and write and the memory that the merge needs. What plan accepts, merge does.
+
+EXIT STATUS
+  0 the recipe is good, 2 it is not`,
+		Args: exactly(1, "a recipe"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			po, err := o.plan()
+			if err != nil {
+				return err
+			}
+			return runPlan(cmd, args[0], po, threads)
+		},
+	}
+	o.register(cmd)
+	cmd.Flags().IntVar(&threads, "threads", 0, "worker threads that the memory estimate assumes; 0: all cores")
+	return cmd
+}
+
+func runPlan(cmd *cobra.Command, file string, po plan.Options, threads int) error {
+	r, err := recipe.ParseFile(file)
+	if err != nil {
+		return err
+	}
+	p, err := plan.Build(r, po)
+	if err != nil {
+		return &merge.InputError{Err: err}
+	}
+	defer p.Close()
+	widest := 0
+	for _, t := range p.Tasks {
+		widest = max(widest, len(t.Inputs))
+	}
+	memory := stream.MemoryEstimate(threads, widest)
+	if jsonWanted(cmd) {
+		b, err := json.Marshal(p)
+		if err != nil {
+			return err
+		}
+		var m map[string]any
+		if err := json.Unmarshal(b, &m); err != nil {
+			return err
+		}
+		m["peak_anonymous_bytes"] = memory
+		writeJSON(os.Stdout, m)
+		return nil
+	}
+	for _, w := range p.Warnings {
+		warn(cmd, w)
+	}
+	if quietWanted(cmd) {
+		return nil
+	}
+	rows := [][]string{{"TENSOR", "SHAPE", "DTYPE", "INPUTS", "PARAMETERS"}}
+	for _, t := range p.Tasks {
+		rows = append(rows, []string{t.Name, strings.ReplaceAll(fmt.Sprint(t.Shape), " ", "×"), t.DType.String(), inputsText(t), paramsText(t)})
+	}
+	table(os.Stdout, rows)
+	kind := p.Arch.Name
+	if p.Arch.Inferred {
+		kind = "inferred from the tensors' names"
+	}
+	fmt.Printf("\n%s of %d models; architecture: %s\n", p.Method.Name, len(p.Models), kind)
+	fmt.Printf("%d tensors, %s parameters; reads about %s, writes %s; needs about %s of memory beside the mapped files\n",
+		len(p.Outputs()), count(p.Elements()), bytesText(p.BytesRead()), bytesText(p.BytesWritten()), bytesText(memory))
+	return nil
+}
+
+func inputsText(t *plan.Task) string {
+	var s []string
+	for i, in := range t.Inputs {
+		n := in.Model.Name()
+		if in.Name() != t.Name {
+			n += ":" + in.Name()
+		}
+		if i == t.Base {
+			n += " (base)"
+		}
+		s = append(s, n)
+	}
+	return strings.Join(s, ", ")
+}
+
+func paramsText(t *plan.Task) string {
+	if t.Copy {
+		return "copied"
+	}
+	var s []string
+	for _, k := range keys(t.Shared) {
+		s = append(s, fmt.Sprintf("%s=%v", k, t.Shared[k]))
+	}
+	names := map[string]any{}
+	for _, p := range t.PerInput {
+		for k := range p {
+			names[k] = nil
+		}
+	}
+	for _, k := range keys(names) {
+		var v []string
+		for _, p := range t.PerInput {
+			if x, ok := p[k]; ok {
+				v = append(v, fmt.Sprintf("%.4g", x))
+			} else {
+				v = append(v, "-")
+			}
+		}
+		s = append(s, fmt.Sprintf("%s=[%s]", k, strings.Join(v, " ")))
+	}
+	return strings.Join(s, " ")
+}
+
+func keys(m map[string]any) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	sort.Strings(out)
+	return out
+}

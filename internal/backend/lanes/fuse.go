@@ -1,0 +1,74 @@
+package lanes
+
+import (
+	"math"
+	"unsafe"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+)
+
+// opFused is x*y + z of float32 values with one rounding; no operation of the graph has this type.
+const opFused = compute.OpTypeLast
+
+// fuse replaces float32(float64(x)*float64(y) + float64(z)) by a fused multiply-add. The product of two float32 values is
+// exact in float64, so both mean the same but for a second rounding once in about 2^29 results, which the fused form
+// avoids.
+func (f *function) fuse() {
+	widened := func(n *node) *node {
+		if n.op == compute.OpTypeConvertDType && n.shape.DType == dtypes.Float64 && n.in[0].shape.DType == dtypes.Float32 {
+			return n.in[0]
+		}
+		return nil
+	}
+	for _, n := range f.nodes {
+		if n.op != compute.OpTypeConvertDType || n.shape.DType != dtypes.Float32 || n.in[0].op != compute.OpTypeAdd || n.in[0].shape.DType != dtypes.Float64 {
+			continue
+		}
+		sum := n.in[0]
+		for i, product := range sum.in {
+			if product.op != compute.OpTypeMul {
+				continue
+			}
+			x, y, z := widened(product.in[0]), widened(product.in[1]), widened(sum.in[1-i])
+			if x != nil && y != nil && z != nil {
+				n.op, n.in = opFused, []*node{x, y, z}
+				break
+			}
+		}
+	}
+}
+
+// fused32 is the fused multiply-add of float32 values, by way of float64 rounded to odd: rounding that to float32 then
+// gives the correctly rounded result.
+func fused32(x, y, z float32) float32 {
+	p, a := float64(x)*float64(y), float64(z)
+	s := p + a
+	v := s - p
+	e := (p - (s - v)) + (a - v) // the sum's error, exactly
+	if b := math.Float64bits(s); e != 0 && b&1 == 0 && s-s == 0 {
+		if (e > 0) == (s > 0) {
+			b++
+		} else {
+			b--
+		}
+		s = math.Float64frombits(b)
+	}
+	return float32(s)
+}
+
+// fused is the scalar kernel; bits of variant say which operands are scalars.
+func fused(variant int) kernel {
+	return func(d, a, b, c unsafe.Pointer, n int) {
+		if n == 0 {
+			return
+		}
+		step := func(bit int) int { return 1 - min(variant&bit, 1) }
+		sa, sb, sc := step(1), step(2), step(4)
+		x := span[float32](d, n)
+		p, q, r := span[float32](a, sa*(n-1)+1), span[float32](b, sb*(n-1)+1), span[float32](c, sc*(n-1)+1)
+		for i := range x {
+			x[i] = fused32(p[i*sa], q[i*sb], r[i*sc])
+		}
+	}
+}

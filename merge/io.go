@@ -1,0 +1,137 @@
+package merge
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"sort"
+
+	"github.com/mergekit/mergekit/merge/plan"
+	"github.com/mergekit/mergekit/merge/stream"
+	"github.com/mergekit/mergekit/tensors"
+)
+
+func digest(s string) string {
+	h := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(h[:])
+}
+
+// fileSource is a tensor of a mapped checkpoint.
+type fileSource struct {
+	model *plan.Model
+	view  tensors.View
+}
+
+// newSource makes a task's input: one tensor, or several read as one.
+func newSource(in plan.Input) (stream.Source, error) {
+	var parts []*fileSource
+	for _, name := range in.Pieces {
+		v, err := in.Model.Checkpoint.View(name)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, &fileSource{in.Model, v})
+	}
+	if len(parts) == 1 {
+		return parts[0], nil
+	}
+	j := &joinedSource{parts: parts, starts: make([]int64, len(parts)+1)}
+	for i, p := range parts {
+		j.starts[i+1] = j.starts[i] + p.view.Elems()
+	}
+	return j, nil
+}
+
+func (s *fileSource) DType() tensors.DType { return s.view.DType }
+func (s *fileSource) String() string       { return s.view.Name + " of " + s.model.Name() }
+
+func (s *fileSource) Bytes(off, n int64, _ []byte) ([]byte, error) {
+	size := int64(s.view.DType.Size())
+	if off < 0 || (off+n)*size > int64(len(s.view.Data)) {
+		return nil, fmt.Errorf("%s: elements %d to %d are outside the tensor", s, off, off+n)
+	}
+	return s.view.Data[off*size : (off+n)*size], nil
+}
+
+func (s *fileSource) WillNeed(off, n int64) {
+	size := int64(s.view.DType.Size())
+	s.model.Checkpoint.WillNeed(s.view.Name, off*size, n*size)
+}
+
+func (s *fileSource) Release(off, n int64) {
+	size := int64(s.view.DType.Size())
+	s.model.Checkpoint.Release(s.view.Name, off*size, min(n*size, int64(len(s.view.Data))-off*size))
+}
+
+// joinedSource reads several tensors as one, in order.
+type joinedSource struct {
+	parts  []*fileSource
+	starts []int64 // first element of each part, and the total
+}
+
+func (s *joinedSource) DType() tensors.DType { return s.parts[0].DType() }
+func (s *joinedSource) String() string {
+	return fmt.Sprintf("%s and %d more", s.parts[0], len(s.parts)-1)
+}
+
+// find returns the part that holds element off.
+func (s *joinedSource) find(off int64) int {
+	return sort.Search(len(s.parts)-1, func(i int) bool { return s.starts[i+1] > off })
+}
+
+func (s *joinedSource) Bytes(off, n int64, scratch []byte) ([]byte, error) {
+	i := s.find(off)
+	if off+n <= s.starts[i+1] {
+		return s.parts[i].Bytes(off-s.starts[i], n, nil)
+	}
+	out := scratch[:0]
+	for ; n > 0; i++ {
+		m := min(n, s.starts[i+1]-off)
+		b, err := s.parts[i].Bytes(off-s.starts[i], m, nil)
+		if err != nil {
+			return nil, err
+		}
+		out, off, n = append(out, b...), off+m, n-m
+	}
+	return out, nil
+}
+
+func (s *joinedSource) each(off, n int64, do func(p *fileSource, off, n int64)) {
+	n = min(n, s.starts[len(s.parts)]-off)
+	for i := s.find(off); n > 0; i++ {
+		m := min(n, s.starts[i+1]-off)
+		do(s.parts[i], off-s.starts[i], m)
+		off, n = off+m, n-m
+	}
+}
+
+func (s *joinedSource) WillNeed(off, n int64) { s.each(off, n, (*fileSource).WillNeed) }
+func (s *joinedSource) Release(off, n int64)  { s.each(off, n, (*fileSource).Release) }
+
+// sink writes a task's output into its pieces.
+type sink struct {
+	w      *tensors.Writer
+	first  int
+	starts []int64 // first byte of each piece, and the total
+}
+
+func newSink(w *tensors.Writer, first int, pieces []tensors.Info) *sink {
+	s := &sink{w: w, first: first, starts: make([]int64, len(pieces)+1)}
+	for i, p := range pieces {
+		s.starts[i+1] = s.starts[i] + p.Bytes()
+	}
+	return s
+}
+
+// WriteAt writes p at byte off of the output tensor.
+func (s *sink) WriteAt(p []byte, off int64) error {
+	i := sort.Search(len(s.starts)-2, func(i int) bool { return s.starts[i+1] > off })
+	for len(p) > 0 {
+		n := min(int64(len(p)), s.starts[i+1]-off)
+		if err := s.w.WriteAt(s.first+i, p[:n], off-s.starts[i]); err != nil {
+			return err
+		}
+		p, off, i = p[n:], off+n, i+1
+	}
+	return nil
+}

@@ -1,0 +1,274 @@
+package merge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/gomlx/compute"
+
+	"github.com/mergekit/mergekit/internal/memory"
+	"github.com/mergekit/mergekit/merge/method"
+	"github.com/mergekit/mergekit/merge/plan"
+	"github.com/mergekit/mergekit/merge/recipe"
+	"github.com/mergekit/mergekit/merge/stream"
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// Options of a merge.
+type Options struct {
+	Plan           plan.Options
+	Backend        compute.Backend
+	Threads        int   // workers; 0: all cores
+	MaxMemory      int64 // bytes of anonymous memory to stay under; 0: DefaultMaxMemory
+	ShardBytes     int64 // 0: 5 GB; negative: one file
+	Force          bool  // replace an existing output
+	Resume         bool  // finish an interrupted merge
+	CopyTokenizer  bool
+	ModelCard      bool
+	AllowNonFinite bool
+	Version        string                 // of the program, for the model card
+	Started        func(total int64)      // bytes that will be written (without what an interrupted merge has done)
+	Written        func(n int64)          // progress, from any goroutine
+	Warn           func(message string)   // plan warnings and the like
+	Planned        func(*plan.Plan) error // called before any weight is read
+}
+
+// Summary says what a merge did.
+type Summary struct {
+	Output    string          `json:"output"`
+	Method    string          `json:"merge_method"`
+	Backend   string          `json:"backend"`
+	Tensors   int             `json:"tensors"`
+	Resumed   int             `json:"tensors_resumed,omitempty"`
+	Elements  int64           `json:"elements"`
+	Read      int64           `json:"bytes_read"`
+	Written   int64           `json:"bytes_written"`
+	Seconds   float64         `json:"seconds"`
+	PeakAnon  int64           `json:"peak_anonymous_bytes"`
+	PeakRSS   int64           `json:"peak_resident_bytes"`
+	Kernels   int             `json:"kernels_compiled"`
+	Shards    int             `json:"shards"`
+	Survival  []ModelSurvival `json:"task_vectors,omitempty"`
+	Conflicts *Conflicts      `json:"sign_conflicts,omitempty"`
+}
+
+// ModelSurvival says how much of a model's task vector reached the output.
+type ModelSurvival struct {
+	Model    string  `json:"model"`
+	NonZero  int64   `json:"nonzero"`  // entries that differ from the base
+	Survived int64   `json:"survived"` // of these, entries that contribute to the output
+	Share    float64 `json:"share"`    // Survived / NonZero
+}
+
+// Conflicts says how often the models' (sparsified) task vectors pointed in different directions.
+type Conflicts struct {
+	Overlap  int64   `json:"overlap"` // entries in which at least two models differ from the base
+	Conflict int64   `json:"conflict"`
+	Share    float64 `json:"share"`
+}
+
+// DefaultMaxMemory is 2 GiB or a quarter of the machine's memory, whichever is less.
+func DefaultMaxMemory() int64 {
+	const most = 2 << 30
+	if total := memory.Total(); total > 0 {
+		return min(most, total/4)
+	}
+	return most
+}
+
+// Run merges the recipe in file into the directory out.
+func Run(ctx context.Context, file, out string, o Options) (*Summary, error) {
+	r, err := recipe.ParseFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return RunRecipe(ctx, r, out, o)
+}
+
+// RunRecipe merges a parsed recipe into the directory out.
+func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*Summary, error) {
+	start := time.Now()
+	if o.MaxMemory <= 0 {
+		o.MaxMemory = DefaultMaxMemory()
+	}
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(o.MaxMemory))
+	watch := memory.Watch()
+	defer watch.Stop()
+
+	p, err := plan.Build(r, o.Plan)
+	if err != nil {
+		return nil, &InputError{err}
+	}
+	defer p.Close()
+	if o.Warn != nil {
+		for _, w := range p.Warnings {
+			o.Warn(w)
+		}
+	}
+	for _, m := range p.Models {
+		if tensors.SameDir(m.Dir, out) {
+			return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of the input " + m.Name(), Hint: "choose another output directory"}
+		}
+	}
+	if o.Planned != nil {
+		if err := o.Planned(p); err != nil {
+			return nil, err
+		}
+	}
+	w, err := tensors.Create(out, p.Outputs(), tensors.WriteOptions{
+		ShardBytes: o.ShardBytes, Force: o.Force, Resume: o.Resume, Fingerprint: fingerprint(p, o),
+	})
+	if err != nil {
+		return nil, err
+	}
+	s, err := execute(ctx, p, w, o)
+	if err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	if err := sideFiles(p, w, out, o); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	shards := w.Shards()
+	if err := w.Commit(); err != nil {
+		return nil, err
+	}
+	s.Output, s.Shards = out, len(shards)
+	s.Seconds = time.Since(start).Seconds()
+	s.PeakAnon, s.PeakRSS = watch.Stop()
+	return s, nil
+}
+
+// execute runs the plan's tasks into the writer.
+func execute(ctx context.Context, p *plan.Plan, w *tensors.Writer, o Options) (*Summary, error) {
+	s := &Summary{Method: p.Method.Name, Backend: o.Backend.Description(), Tensors: len(p.Outputs()), Elements: p.Elements(), Read: p.BytesRead(), Written: p.BytesWritten()}
+	var jobs []*stream.Job
+	first := map[*stream.Job]int{} // index of a job's first piece in the writer
+	count := map[*stream.Job]int{}
+	sources := map[*stream.Job][]string{}
+	index, left := 0, int64(0)
+	for _, t := range p.Tasks {
+		job := &stream.Job{Task: t.MethodTask(p), Method: p.Method, Out: t.DType, Sink: newSink(w, index, t.Pieces), AllowNonFinite: o.AllowNonFinite}
+		if t.Copy {
+			job.Method, job.Identical = nil, t.Check
+		}
+		for _, in := range t.Inputs {
+			src, err := newSource(in)
+			if err != nil {
+				return nil, err
+			}
+			job.Inputs = append(job.Inputs, src)
+			sources[job] = append(sources[job], in.Model.Name())
+		}
+		job.Done = true
+		for i := range t.Pieces {
+			job.Done = job.Done && w.Done(index+i)
+		}
+		if job.Done {
+			s.Resumed += len(t.Pieces)
+		} else {
+			left += t.Elems() * int64(t.DType.Size())
+		}
+		first[job], count[job] = index, len(t.Pieces)
+		index += len(t.Pieces)
+		jobs = append(jobs, job)
+	}
+	if o.Started != nil {
+		o.Started(left)
+	}
+	var mu sync.Mutex
+	tally := newTally()
+	e := stream.NewEngine(o.Backend, stream.Options{Threads: o.Threads, MaxMemory: o.MaxMemory, Written: o.Written, Finished: func(j *stream.Job) error {
+		mu.Lock()
+		tally.add(&j.Task, sources[j])
+		mu.Unlock()
+		for i := 0; i < count[j]; i++ {
+			if err := w.Finish(first[j] + i); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+	if err := e.Run(ctx, jobs); err != nil {
+		return nil, err
+	}
+	s.Kernels = e.Kernels()
+	s.Survival, s.Conflicts = tally.result()
+	return s, nil
+}
+
+// fingerprint identifies everything that the output's bytes depend on, so that a resumed merge cannot mix two plans.
+func fingerprint(p *plan.Plan, o Options) string {
+	id := fmt.Sprintf("%s|%v|%s|arith %v|rng %v|seed %d|shard %d|", p.Recipe.Fingerprint(), p.Method.Name, o.Backend.Name(), p.Options.Arith, p.Options.RNG, p.Options.Seed, o.ShardBytes)
+	for _, m := range p.Models {
+		for _, f := range m.Checkpoint.Files() {
+			st, err := os.Stat(f)
+			if err == nil {
+				id += fmt.Sprintf("%s %d %d|", filepath.Base(f), st.Size(), st.ModTime().UnixNano())
+			}
+		}
+	}
+	for _, t := range p.Outputs() {
+		id += fmt.Sprintf("%s%v%s|", t.Name, t.Shape, t.DType)
+	}
+	return digest(id)
+}
+
+// tally sums the methods' reports over tensors.
+type tally struct {
+	order    []string
+	nonzero  map[string]float64
+	survived map[string]float64
+	overlap  float64
+	conflict float64
+}
+
+func newTally() *tally {
+	return &tally{nonzero: map[string]float64{}, survived: map[string]float64{}}
+}
+
+func (t *tally) add(task *method.Task, models []string) {
+	for i, m := range models {
+		n, ok := task.Reported[fmt.Sprintf("nonzero.%d", i)]
+		if !ok {
+			continue
+		}
+		if _, seen := t.nonzero[m]; !seen {
+			t.order = append(t.order, m)
+		}
+		t.nonzero[m] += n
+		t.survived[m] += task.Reported[fmt.Sprintf("survived.%d", i)]
+	}
+	t.overlap += task.Reported["overlap"]
+	t.conflict += task.Reported["conflict"]
+}
+
+func (t *tally) result() (models []ModelSurvival, c *Conflicts) {
+	share := func(a, b float64) float64 {
+		if b == 0 {
+			return 0
+		}
+		return a / b
+	}
+	for _, m := range t.order {
+		models = append(models, ModelSurvival{m, int64(t.nonzero[m]), int64(t.survived[m]), share(t.survived[m], t.nonzero[m])})
+	}
+	if len(models) > 1 {
+		c = &Conflicts{int64(t.overlap), int64(t.conflict), share(t.conflict, t.overlap)}
+	}
+	return models, c
+}
+
+// InputError marks an error in what the user gave: the recipe or a checkpoint.
+type InputError struct{ Err error }
+
+// Error returns the message.
+func (e *InputError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *InputError) Unwrap() error { return e.Err }

@@ -1,0 +1,59 @@
+package method
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+)
+
+// Draw24 returns a random Uint32 below 2^24 for each element, of input i's own stream. With the counter generator it is a
+// hash of the element's index under a key made of seed, tensor name and input; with the peer's it is what the sequential
+// generator yields at that element.
+func (c *Chunk) Draw24(i int) *Node {
+	if c.RNG == Peer {
+		return BitwiseAnd(c.Stream(PeerStream(i)), Const(c.Graph, uint32(1<<24-1)))
+	}
+	u := func(part string) *Node {
+		return c.param(SlotKey, fmt.Sprintf("%d.%s", i, part), i, shapes.Make(dtypes.Uint32))
+	}
+	x := Add(c.Local(), u("offset"))
+	h := mix32(c.Graph, Add(Mul(x, Const(c.Graph, uint32(0x9e3779b1))), u("a")))
+	h = mix32(c.Graph, BitwiseXor(h, u("b")))
+	return BitwiseShiftRightLogicalScalar(h, uint32(8))
+}
+
+// mix32 is a bijective 32-bit finaliser whose constants have low bias (C. Wellons, 2018, "Prospecting for hash functions").
+func mix32(g *Graph, h *Node) *Node {
+	h = BitwiseXor(h, BitwiseShiftRightLogicalScalar(h, uint32(16)))
+	h = Mul(h, Const(g, uint32(0x7feb352d)))
+	h = BitwiseXor(h, BitwiseShiftRightLogicalScalar(h, uint32(15)))
+	h = Mul(h, Const(g, uint32(0x846ca68b)))
+	return BitwiseXor(h, BitwiseShiftRightLogicalScalar(h, uint32(16)))
+}
+
+// Bernoulli marks elements with probability p (work dtype, scalar or full size): uniform < p, the uniform a multiple of
+// 2^-24.
+func (c *Chunk) Bernoulli(i int, p *Node) *Node {
+	u := Mul(ConvertDType(c.Draw24(i), c.Work), c.Const(1.0/(1<<24)))
+	return LessThan(u, p)
+}
+
+// PeerStream names the stream of raw 32-bit outputs of the peer's generator for input i.
+func PeerStream(i int) string { return fmt.Sprintf("peer.%d", i) }
+
+// Keys derives the counter generator's two keys for a block of 2^32 elements of one input of one tensor.
+func Keys(seed uint64, tensor string, input int, block uint64) (a, b uint32) {
+	h := sha256.New()
+	var head [24]byte
+	binary.LittleEndian.PutUint64(head[0:], seed)
+	binary.LittleEndian.PutUint64(head[8:], uint64(input))
+	binary.LittleEndian.PutUint64(head[16:], block)
+	h.Write(head[:])
+	h.Write([]byte(tensor))
+	s := h.Sum(nil)
+	return binary.LittleEndian.Uint32(s), binary.LittleEndian.Uint32(s[4:])
+}

@@ -1,0 +1,167 @@
+package method
+
+import (
+	"fmt"
+	"sort"
+)
+
+// BasePolicy says what a base model is to a method.
+type BasePolicy uint8
+
+const (
+	BaseIgnored  BasePolicy = iota // a configured base that is an input is an input like any other
+	BaseOptional                   // with a base the method works on task vectors
+	BaseRequired                   // the recipe must name a base model
+)
+
+// String returns the policy as a word for documentation.
+func (p BasePolicy) String() string {
+	return [...]string{"ignored", "optional", "required"}[p]
+}
+
+// Kind is the type of a parameter's value.
+type Kind uint8
+
+const (
+	Float Kind = iota // float64; gradients interpolate
+	Int               // integer; a gradient must hit integers
+	Bool              // gradients step
+)
+
+// String returns the kind's name in recipes' terms.
+func (k Kind) String() string { return [...]string{"float", "int", "bool"}[k] }
+
+// Param describes one parameter that a method reads from a recipe.
+type Param struct {
+	Name     string
+	Kind     Kind
+	PerInput bool // one value per input model; otherwise one per output tensor
+	ForBase  bool // with PerInput: the base model needs a value too
+	Required bool
+	Default  any // float64, int or bool; nil: unset unless the recipe sets it
+	Doc      string
+}
+
+// Citation names the source of a published method.
+type Citation struct {
+	Text string // authors, year, "title", place
+	URL  string
+}
+
+// Action is what happens to an optional tensor that only some inputs have.
+type Action uint8
+
+const (
+	ActMerge Action = iota // merge over the inputs that have it
+	ActCopy                // exactly one input has it: pass it through
+	ActDrop                // leave it out of the output, with a warning
+	ActFail                // refuse
+)
+
+// Method is one way to merge tensors.
+type Method struct {
+	Name    string // as users write it in merge_method
+	Title   string // display name
+	Summary string // one sentence
+	Formula string // plain text, one line per step
+	Paper   Citation
+	Base    BasePolicy
+	Min     int // fewest inputs, base included
+	Max     int // most inputs, base included; 0: no limit
+	Params  []Param
+
+	// Reads is about how often the method reads each input element; the plan's estimate of traffic uses it.
+	Reads int
+
+	// Missing decides about an optional tensor present in only some of the inputs. nil: merge over those present if the
+	// base (where required) is among them, else fail.
+	Missing func(present int, hasBase bool) Action
+
+	// Check refuses parameter values that cannot work, before any weight is read. nil: nothing to check.
+	Check func(t *Task) error
+
+	// Draws lists how many random values each input consumes, in the order of consumption, for the peer's sequential
+	// generator. nil: the method is deterministic.
+	Draws func(t *Task) []Draw
+
+	// Merge makes the output tensor by running kernels on t.
+	Merge func(t *Task) error
+}
+
+// Draw is a block of consecutive values of the peer's sequential random generator: Count 32-bit outputs (two per value
+// when Wide) for Input's stream.
+type Draw struct {
+	Input int
+	Count int64
+	Wide  bool // float64 probabilities: two outputs a value, high word first
+}
+
+// Param returns the parameter called name, or nil.
+func (m *Method) Param(name string) *Param {
+	for i := range m.Params {
+		if m.Params[i].Name == name {
+			return &m.Params[i]
+		}
+	}
+	return nil
+}
+
+// ParamNames lists the names of all parameters in their documented order.
+func (m *Method) ParamNames() []string {
+	names := make([]string, len(m.Params))
+	for i, p := range m.Params {
+		names[i] = p.Name
+	}
+	return names
+}
+
+// MissingAction applies Missing, or its default, to a tensor that present of the inputs have.
+func (m *Method) MissingAction(present int, hasBase bool) Action {
+	if m.Missing != nil {
+		return m.Missing(present, hasBase)
+	}
+	if m.Base == BaseRequired && !hasBase {
+		return ActFail
+	}
+	return ActMerge
+}
+
+// registry maps names to methods; filled once from methods, the explicit list in all.go.
+var registry = func() map[string]*Method {
+	out := make(map[string]*Method, len(methods))
+	for _, m := range methods {
+		if _, twice := out[m.Name]; twice {
+			panic(fmt.Sprintf("merge method %q is registered twice", m.Name))
+		}
+		out[m.Name] = m
+	}
+	for alias, name := range aliases {
+		if out[name] == nil || out[alias] != nil {
+			panic(fmt.Sprintf("merge method alias %q of %q is wrong", alias, name))
+		}
+		out[alias] = out[name]
+	}
+	return out
+}()
+
+// Get returns the method that recipes call name.
+func Get(name string) (*Method, bool) {
+	m, ok := registry[name]
+	return m, ok
+}
+
+// Names lists every name that merge_method accepts, aliases included, sorted.
+func Names() []string {
+	names := make([]string, 0, len(registry))
+	for n := range registry {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// All lists the methods in their documented order.
+func All() []*Method { return methods }
+
+// Aliases maps the second names to the methods' own.
+func Aliases() map[string]string { return aliases }

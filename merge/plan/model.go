@@ -1,0 +1,147 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/merge/recipe"
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// Model is one model that a recipe refers to, opened: headers and configuration.
+type Model struct {
+	Ref        recipe.ModelRef
+	Dir        string // directory (or file) that the reference was resolved to
+	Config     arch.Config
+	RawConfig  []byte // config.json as it is; nil when the model has none
+	Checkpoint *tensors.Checkpoint
+}
+
+// Name is how messages call the model: as the recipe writes it.
+func (m *Model) Name() string { return m.Ref.String() }
+
+// resolver finds the directories of model references.
+type resolver struct {
+	recipeDir string
+}
+
+// find returns the directory or file that a reference means: a path relative to the working directory or to the recipe,
+// or a snapshot in the Hugging Face cache of this machine.
+func (r resolver) find(ref recipe.ModelRef) (string, error) {
+	path := expandHome(ref.Path)
+	if ref.Revision == "" {
+		for _, p := range r.candidates(path) {
+			if _, err := os.Stat(p); err == nil {
+				return p, nil
+			} else if !errors.Is(err, os.ErrNotExist) {
+				return "", fmt.Errorf("model %s: %w", ref, err)
+			}
+		}
+	}
+	if dir, ok := cachedSnapshot(path, ref.Revision); ok {
+		return dir, nil
+	}
+	hint := "give the path of a checkpoint directory, relative to the working directory or to the recipe"
+	if looksLikeHub(path) {
+		hint = "it is no directory here and not in the Hugging Face cache of this machine; download it first (for example with `hf download " + path + "`) or give a directory"
+	}
+	return "", fmt.Errorf("model %s: not found: %s", ref, hint)
+}
+
+func (r resolver) candidates(path string) []string {
+	if filepath.IsAbs(path) || r.recipeDir == "" || r.recipeDir == "." {
+		return []string{path}
+	}
+	return []string{path, filepath.Join(r.recipeDir, path)}
+}
+
+func expandHome(path string) string {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		if home, err := os.UserHomeDir(); err == nil {
+			return filepath.Join(home, rest)
+		}
+	}
+	return path
+}
+
+// looksLikeHub tells whether a path has the form org/name.
+func looksLikeHub(path string) bool {
+	return !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, ".") && strings.Count(path, "/") == 1
+}
+
+// cachedSnapshot finds org/name in the cache layout that Hugging Face's own tools share.
+func cachedSnapshot(name, revision string) (string, bool) {
+	if !looksLikeHub(name) {
+		return "", false
+	}
+	if revision == "" {
+		revision = "main"
+	}
+	for _, root := range hubCaches() {
+		repo := filepath.Join(root, "models--"+strings.ReplaceAll(name, "/", "--"))
+		commit := revision
+		if b, err := os.ReadFile(filepath.Join(repo, "refs", filepath.Base(revision))); err == nil && len(b) < 256 {
+			commit = strings.TrimSpace(string(b))
+		}
+		if commit == "" || commit != filepath.Base(commit) {
+			continue
+		}
+		dir := filepath.Join(repo, "snapshots", commit)
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			return dir, true
+		}
+	}
+	return "", false
+}
+
+func hubCaches() []string {
+	var roots []string
+	if d := os.Getenv("HF_HUB_CACHE"); d != "" {
+		roots = append(roots, d)
+	}
+	if d := os.Getenv("HF_HOME"); d != "" {
+		roots = append(roots, filepath.Join(d, "hub"))
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		roots = append(roots, filepath.Join(home, ".cache", "huggingface", "hub"))
+	}
+	return roots
+}
+
+// open opens a model's configuration and headers.
+func (r resolver) open(ref recipe.ModelRef) (*Model, error) {
+	if ref.LoraPath != "" {
+		return nil, fmt.Errorf("model %s: this version does not apply adapters inside a recipe; fuse the adapter into its base first and name the result", ref)
+	}
+	dir, err := r.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{Ref: ref, Dir: dir}
+	if st, err := os.Stat(dir); err == nil && st.IsDir() {
+		raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
+		switch {
+		case err == nil:
+			m.RawConfig = raw
+			if m.Config, err = arch.ReadConfig(dir); err != nil {
+				return nil, fmt.Errorf("model %s: %w", ref, err)
+			}
+		case !errors.Is(err, os.ErrNotExist):
+			return nil, fmt.Errorf("model %s: %w", ref, err)
+		}
+	}
+	if ref.OverrideArchitecture != "" {
+		if m.Config == nil {
+			m.Config = arch.Config{}
+		}
+		m.Config["architectures"] = []any{ref.OverrideArchitecture}
+	}
+	if m.Checkpoint, err = tensors.Open(dir); err != nil {
+		return nil, fmt.Errorf("model %s: %w", ref, err)
+	}
+	return m, nil
+}

@@ -1,0 +1,319 @@
+package plan
+
+import (
+	"fmt"
+	"path/filepath"
+	"sort"
+
+	"github.com/gomlx/compute/dtypes"
+
+	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/merge/method"
+	"github.com/mergekit/mergekit/merge/recipe"
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// Options change how a recipe is understood.
+type Options struct {
+	Arith              method.Arith
+	RNG                method.RNG
+	Seed               uint64
+	Strict             bool // warnings about the recipe are errors
+	AllowCrimes        bool // inputs may have different architectures
+	TruncateVocabulary bool // narrow vocabulary tensors to the smallest input
+	KeepUndescribed    bool // copy tensors of the base (or first model) that its architecture's description does not name
+	FuseExperts        bool // write fused expert tensors even where the inputs have one tensor per expert
+	Close              bool // drop the checkpoints' mappings after planning (for callers that only print the plan)
+}
+
+// Plan is a recipe made concrete.
+type Plan struct {
+	Recipe   *recipe.Recipe
+	Method   *method.Method
+	Options  Options
+	Models   []*Model // base first when there is one, then in order of appearance
+	Donor    *Model   // whose configuration and side files the output gets
+	Arch     *arch.Arch
+	Tasks    []*Task        // in ascending order of the inputs' names, the order of the peer's random sequence
+	Config   map[string]any // keys of config.json that the merge determines (dotted)
+	Warnings []string
+}
+
+// Input is one input tensor of a task.
+type Input struct {
+	Model  *Model
+	Pieces []string // names in the checkpoint; several when expert tensors are read as one
+	DType  tensors.DType
+	fused  string // the name that the architecture gives the tensor
+}
+
+// Name is the tensor's name, or the first piece's.
+func (in *Input) Name() string { return in.Pieces[0] }
+
+// Task is one output tensor, or one fused expert tensor that is written in pieces.
+type Task struct {
+	Name     string
+	Shape    []int
+	Pieces   []tensors.Info // what is written: one tensor, or the pieces in memory order
+	Inputs   []Input
+	Base     int // index among Inputs, or -1
+	Copy     bool
+	Check    bool // Copy: all inputs must hold the same bytes
+	DType    tensors.DType
+	D        tensors.DType // promoted dtype of the inputs, or the recipe's dtype
+	Shared   map[string]any
+	PerInput []map[string]any
+	rows     int // vocabulary rows that are merged when truncated; 0: all
+	order    string
+}
+
+// Elems returns the number of elements.
+func (t *Task) Elems() int64 {
+	n := int64(1)
+	for _, d := range t.Shape {
+		n *= int64(d)
+	}
+	return n
+}
+
+// Build makes the plan of a recipe. It opens every model; Plan.Close lets go of them.
+func Build(r *recipe.Recipe, o Options) (p *Plan, err error) {
+	b := &builder{Plan: &Plan{Recipe: r, Options: o, Config: map[string]any{}}}
+	defer func() {
+		if err != nil {
+			b.Close()
+		}
+	}()
+	for _, w := range r.Warnings {
+		b.Warnings = append(b.Warnings, fmt.Sprintf("%s:%d:%d: %s", w.File, w.Pos.Line, w.Pos.Col, w.Msg))
+	}
+	steps := []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.openModels, b.chooseArch, b.normalise, b.checkShape, b.enumerate, b.undescribed, b.config}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	if o.Strict && len(b.Warnings) > 0 {
+		return nil, fmt.Errorf("%s (refused because of --strict)", b.Warnings[0])
+	}
+	sort.SliceStable(b.Tasks, func(i, j int) bool { return b.Tasks[i].order < b.Tasks[j].order })
+	return b.Plan, nil
+}
+
+// Close lets go of the checkpoints.
+func (p *Plan) Close() {
+	for _, m := range p.Models {
+		if m.Checkpoint != nil {
+			_ = m.Checkpoint.Close()
+		}
+	}
+}
+
+// Outputs lists what the checkpoint will hold, in the order of the tasks.
+func (p *Plan) Outputs() []tensors.Info {
+	var out []tensors.Info
+	for _, t := range p.Tasks {
+		out = append(out, t.Pieces...)
+	}
+	return out
+}
+
+// BytesWritten is the size of the output's tensors.
+func (p *Plan) BytesWritten() int64 {
+	n := int64(0)
+	for _, i := range p.Outputs() {
+		n += i.Bytes()
+	}
+	return n
+}
+
+// BytesRead is an estimate of the traffic from the inputs: methods with several passes read an input more than once, the
+// later times mostly from memory.
+func (p *Plan) BytesRead() int64 {
+	n := int64(0)
+	for _, t := range p.Tasks {
+		passes := int64(1)
+		if !t.Copy {
+			passes = int64(max(1, p.Method.Reads))
+		}
+		for _, in := range t.Inputs {
+			n += passes * t.Elems() * int64(in.DType.Size())
+		}
+	}
+	return n
+}
+
+// Elements counts the output's elements.
+func (p *Plan) Elements() int64 {
+	n := int64(0)
+	for _, t := range p.Tasks {
+		n += t.Elems()
+	}
+	return n
+}
+
+// builder holds a plan in the making.
+type builder struct {
+	*Plan
+	modules []module
+}
+
+// module is a module of the output with its slices, after normalisation: `models` has become one slice.
+type module struct {
+	desc   *arch.Module
+	slices []slice
+	params recipe.Params
+	stack  bool // given as slices: the layer count is theirs
+}
+
+type slice struct {
+	sources []source
+	base    *recipe.ModelRef
+	params  recipe.Params
+	pos     recipe.Pos
+}
+
+type source struct {
+	model  *Model
+	params recipe.Params
+	from   int // first layer
+	layers int
+	pos    recipe.Pos
+}
+
+func (b *builder) errorf(pos recipe.Pos, format string, args ...any) error {
+	return &recipe.Error{File: b.Recipe.File, Pos: pos, Msg: fmt.Sprintf(format, args...)}
+}
+
+func (b *builder) warnf(format string, args ...any) {
+	b.Warnings = append(b.Warnings, fmt.Sprintf(format, args...))
+}
+
+func (b *builder) chooseMethod() error {
+	m, ok := method.Get(b.Recipe.Method)
+	if !ok {
+		hint := "`mergekit methods` lists them all"
+		if near := recipe.Nearest(b.Recipe.Method, method.Names()); near != "" {
+			hint = fmt.Sprintf("did you mean %q?", near)
+		}
+		return b.errorf(b.Recipe.MethodPos, "unknown merge method %q; %s", b.Recipe.Method, hint)
+	}
+	b.Method = m
+	return nil
+}
+
+// refuseLater refuses what the schema knows and this version does not do, rather than doing less than was asked.
+func (b *builder) refuseLater() error {
+	r := b.Recipe
+	const how = "this version copies the tokenizer of the base (or first) model; leave the key out if that is what you want"
+	switch {
+	case r.Tokenizer != nil:
+		return b.errorf(r.Tokenizer.Pos, "tokenizer: building a tokenizer is not supported; %s", how)
+	case r.TokenizerSource != "":
+		return b.errorf(r.TokenizerPos, "tokenizer_source: building a tokenizer is not supported; %s", how)
+	case r.ChatTemplate != "":
+		return b.errorf(r.Pos, "chat_template: rewriting the template is not supported; %s", how)
+	}
+	return nil
+}
+
+func (b *builder) openModels() error {
+	res := resolver{recipeDir: filepath.Dir(b.Recipe.File)}
+	for _, ref := range b.Recipe.References() {
+		m, err := res.open(ref)
+		if err != nil {
+			return b.errorf(ref.Pos, "%s", err)
+		}
+		b.Models = append(b.Models, m)
+	}
+	if len(b.Models) == 0 {
+		return b.errorf(b.Recipe.Pos, "the recipe names no model")
+	}
+	b.Donor = b.Models[0]
+	return nil
+}
+
+// model returns the opened model of a reference.
+func (b *builder) model(ref recipe.ModelRef) *Model {
+	for _, m := range b.Models {
+		if m.Ref.Same(ref) {
+			return m
+		}
+	}
+	return nil
+}
+
+// chooseArch finds one description for all models: a built-in one, or one inferred from the tensors' names.
+func (b *builder) chooseArch() error {
+	var first *arch.Arch
+	described := true
+	for _, m := range b.Models {
+		a, ok := arch.Lookup(m.Config)
+		if !ok {
+			described = false
+			break
+		}
+		switch {
+		case first == nil:
+			first = a
+		case a.Name != first.Name && !b.Options.AllowCrimes:
+			return b.errorf(m.Ref.Pos, "%s is a %s model and %s is %s; models of different architectures cannot be merged (--allow-crimes tries, pairing tensors by their place in the description)",
+				b.Models[0].Name(), first.Name, m.Name(), a.Name)
+		}
+	}
+	sources := make([]arch.Source, len(b.Models))
+	configs := make([]arch.Config, len(b.Models))
+	for i, m := range b.Models {
+		sources[i], configs[i] = m.Checkpoint, m.Config
+	}
+	if described {
+		missing, err := first.Unfit(sources, configs)
+		if err != nil {
+			return b.errorf(b.Models[0].Ref.Pos, "%s", err)
+		}
+		if len(missing) == 0 {
+			b.Arch = first
+			return nil
+		}
+		b.warnf("the description of %s does not fit: no model has %s; the architecture is inferred from the tensors' names instead", first.Name, missing[0])
+	}
+	a, err := arch.Infer(sources, configs)
+	if err != nil {
+		return b.errorf(b.Models[0].Ref.Pos, "%s", err)
+	}
+	b.Arch = a
+	return nil
+}
+
+// graphFloat tells whether a dtype takes part in arithmetic.
+func graphFloat(d tensors.DType) bool { return d.IsFloat() }
+
+// GraphDType maps a stored dtype to the one that graphs promote and round to.
+func GraphDType(d tensors.DType) dtypes.DType {
+	switch d {
+	case tensors.F64:
+		return dtypes.Float64
+	case tensors.F16:
+		return dtypes.Float16
+	case tensors.BF16:
+		return dtypes.BFloat16
+	}
+	return dtypes.Float32
+}
+
+// parseDType maps a recipe's dtype name to a stored dtype.
+func parseDType(name string) (tensors.DType, bool) {
+	switch name {
+	case "float64":
+		return tensors.F64, true
+	case "float32":
+		return tensors.F32, true
+	case "float16":
+		return tensors.F16, true
+	case "bfloat16":
+		return tensors.BF16, true
+	case "int64":
+		return tensors.I64, true
+	}
+	return 0, false
+}

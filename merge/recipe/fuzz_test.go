@@ -1,0 +1,76 @@
+package recipe
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+)
+
+// FuzzParse wants of any document: an error with a position, or a recipe that can be evaluated, written and read back.
+func FuzzParse(f *testing.F) {
+	for _, file := range goldenFiles(f) {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := Parse("r.yml", data)
+		if err != nil {
+			if r != nil {
+				t.Error("a recipe and an error")
+			}
+			checkErrors(t, err)
+			lines := bytes.Count(data, []byte("\n")) + bytes.Count(data, []byte("\r")) + bytes.Count(data, []byte("\u0085")) +
+				bytes.Count(data, []byte("\u2028")) + bytes.Count(data, []byte("\u2029")) + 1
+			for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
+				if p := e.(*Error).Pos; p.Line < 1 && len(data) <= maxBytes || p.Line > lines+1 || p.Col < 0 {
+					t.Errorf("position %v of %d lines: %s", p, lines, e)
+				}
+			}
+			return
+		}
+		if len(r.References()) == 0 || r.Method == "" {
+			t.Errorf("a recipe without references or method")
+		}
+		r.TokenizerReferences()
+		evaluate(r)
+		if text := r.YAML(); len(text) < maxBytes && strings.Count(string(text), ",") < maxNodes/4 {
+			roundTrip(t, r)
+		}
+	})
+}
+
+// evaluate evaluates every setting in every way.
+func evaluate(r *Recipe) {
+	params := func(p Params) {
+		for i := range p {
+			for _, k := range []Kind{Float, Int, Bool, String} {
+				for _, at := range []float64{0, 0.3, 1} {
+					_, _, _ = p[i].Setting.Eval("model.layers.3.mlp.up_proj.weight", at, k)
+				}
+			}
+		}
+	}
+	sources := func(list []Source) {
+		for _, s := range list {
+			params(s.Params)
+		}
+	}
+	slices := func(list []Slice) {
+		for _, s := range list {
+			params(s.Params)
+			sources(s.Sources)
+		}
+	}
+	params(r.Params)
+	sources(r.Models)
+	slices(r.Slices)
+	for _, m := range r.Modules {
+		params(m.Params)
+		sources(m.Models)
+		slices(m.Slices)
+	}
+}

@@ -1,0 +1,200 @@
+package recipe
+
+import (
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// form is what a scalar is in the sense of YAML 1.1.
+type form uint8
+
+const (
+	formText form = iota
+	formNull
+	formBool
+	formInt
+	formFloat
+	formDate  // a timestamp: no setting and no key takes one
+	formMerge // <<, which means something as a key only
+	formValue // =, which means nothing in a recipe
+)
+
+// scalar is one YAML scalar with its meaning. Integers beyond 64 bits are carried as formFloat: no parameter can hold them anyway,
+// and as a number they mean what they say.
+type scalar struct {
+	form form
+	b    bool
+	i    int64
+	f    float64
+	text string // as written (after unquoting)
+	pos  Pos
+}
+
+// The numbers and dates of YAML 1.1 as Python's most used loader knows them: floats need a dot, and their exponents a sign.
+var (
+	floatPattern = regexp.MustCompile(`^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?|` +
+		`[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$`)
+	intPattern = regexp.MustCompile(`^(?:[-+]?0b[01_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+|` +
+		`[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+)$`)
+	datePattern = regexp.MustCompile(`^(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}` +
+		`(?:\.[0-9]*)?(?:[ \t]*(?:Z|[-+][0-9]{1,2}(?::[0-9]{2})?))?)$`)
+)
+
+// plain resolves an unquoted scalar without a tag.
+func plain(text string) scalar {
+	s := scalar{text: text}
+	switch text {
+	case "", "~", "null", "Null", "NULL":
+		s.form = formNull
+		return s
+	case "<<":
+		s.form = formMerge
+		return s
+	case "=":
+		s.form = formValue
+		return s
+	case "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON":
+		s.form, s.b = formBool, true
+		return s
+	case "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF":
+		s.form = formBool
+		return s
+	}
+	if c := text[0]; c != '-' && c != '+' && c != '.' && (c < '0' || c > '9') {
+		return s // no number begins so: most text needs no pattern
+	}
+	if len(text) == 1 && text[0] >= '0' {
+		s.form, s.i = formInt, int64(text[0]-'0')
+		return s
+	}
+	switch {
+	case floatPattern.MatchString(text):
+		if f, ok := readFloat(text); ok {
+			s.form, s.f = formFloat, f
+		}
+	case intPattern.MatchString(text):
+		s.form, s.i, s.f = readInt(text)
+	case datePattern.MatchString(text):
+		s.form = formDate
+	}
+	return s
+}
+
+// readFloat reads a float of YAML 1.1: underscores are ignored, colons separate digits to base 60.
+func readFloat(text string) (float64, bool) {
+	t, sign := unsigned(strings.ReplaceAll(strings.ToLower(text), "_", ""))
+	switch {
+	case t == ".inf":
+		return sign * math.Inf(1), true
+	case t == ".nan":
+		return math.NaN(), true
+	}
+	var f float64
+	for part := range strings.SplitSeq(t, ":") {
+		d, err := strconv.ParseFloat(part, 64)
+		if err != nil && !math.IsInf(d, 0) { // beyond the range is infinite, which is refused where it is used
+			return 0, false
+		}
+		f = f*60 + d
+	}
+	return sign * f, true
+}
+
+// readInt reads an integer of YAML 1.1: 0b, 0x, a leading 0 for octal, colons for base 60.
+func readInt(text string) (form, int64, float64) {
+	t, sign := unsigned(strings.ReplaceAll(text, "_", ""))
+	base := 10
+	switch {
+	case strings.Contains(t, ":"):
+		base = 60
+	case strings.HasPrefix(t, "0b"):
+		t, base = t[2:], 2
+	case strings.HasPrefix(t, "0x"):
+		t, base = t[2:], 16
+	case len(t) > 1 && t[0] == '0':
+		t, base = t[1:], 8
+	}
+	if t == "" {
+		return formText, 0, 0 // "0x_" has no digit
+	}
+	if base != 60 {
+		if sign < 0 {
+			t = "-" + t
+		}
+		i, err := strconv.ParseInt(t, base, 64)
+		if err == nil {
+			return formInt, i, 0
+		}
+		if base == 10 {
+			f, _ := strconv.ParseFloat(t, 64)
+			return formFloat, 0, f
+		}
+		var f float64
+		for _, c := range strings.TrimPrefix(t, "-") {
+			d, err := strconv.ParseInt(string(c), base, 64)
+			if err != nil {
+				return formText, 0, 0
+			}
+			f = f*float64(base) + float64(d)
+		}
+		return formFloat, 0, sign * f
+	}
+	var f float64
+	var i int64
+	for part := range strings.SplitSeq(t, ":") {
+		d, err := strconv.ParseInt(part, 10, 64)
+		if err != nil {
+			return formText, 0, 0
+		}
+		f = f*60 + float64(d)
+		i = i*60 + d // meaningless once f has left the range below
+	}
+	if f > 1<<53 {
+		return formFloat, 0, sign * f
+	}
+	return formInt, int64(sign) * i, 0
+}
+
+func unsigned(t string) (string, float64) {
+	switch {
+	case strings.HasPrefix(t, "-"):
+		return t[1:], -1
+	case strings.HasPrefix(t, "+"):
+		return t[1:], 1
+	}
+	return t, 1
+}
+
+// what describes a scalar in a message, with a hint when YAML reads it differently from how it looks.
+func (s scalar) what() string {
+	switch s.form {
+	case formNull:
+		return "nothing"
+	case formBool:
+		if t := strings.ToLower(s.text); t != "true" && t != "false" {
+			return "the boolean " + strconv.FormatBool(s.b) + " (YAML reads a plain " + s.text + " so)"
+		}
+		return "the boolean " + s.text
+	case formInt, formFloat:
+		return "the number " + clip(s.text)
+	case formDate:
+		return "the date " + clip(s.text)
+	}
+	return "the text " + quoted(s.text)
+}
+
+// quoted puts text of a recipe into a message: quoted, and not longer than a line bears.
+func quoted(s string) string {
+	return strconv.Quote(clip(s))
+}
+
+func clip(s string) string {
+	const most = 80
+	r := []rune(s)
+	if len(r) <= most {
+		return s
+	}
+	return string(r[:most]) + "..."
+}

@@ -1,0 +1,67 @@
+package merge
+
+import (
+	"os"
+	"path/filepath"
+	"sort"
+
+	"github.com/mergekit/mergekit/merge/plan"
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// tokenizerFiles are the files beside the weights that a model needs to read text and to generate.
+var tokenizerFiles = []string{
+	"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+	"merges.txt", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
+	"chat_template.jinja", "chat_template.json", "generation_config.json", "video_preprocessor_config.json",
+}
+
+// sideFiles writes everything but the weights.
+func sideFiles(p *plan.Plan, w *tensors.Writer, out string, o Options) error {
+	config, err := p.PatchedConfig()
+	if err != nil {
+		return err
+	}
+	if config != nil {
+		if err := w.WriteFile("config.json", config); err != nil {
+			return err
+		}
+	}
+	var copied []string
+	if st, err := os.Stat(p.Donor.Dir); err == nil && st.IsDir() {
+		names := append([]string{}, p.Arch.TagAlong...)
+		if o.CopyTokenizer {
+			names = append(names, tokenizerFiles...)
+		}
+		if _, remote := p.Donor.Config["auto_map"]; remote { // the configuration names Python files that loaders import
+			py, _ := filepath.Glob(filepath.Join(p.Donor.Dir, "*.py"))
+			for _, f := range py {
+				names = append(names, filepath.Base(f))
+			}
+		}
+		seen := map[string]bool{}
+		for _, name := range names {
+			from := filepath.Join(p.Donor.Dir, name)
+			if st, err := os.Stat(from); seen[name] || err != nil || !st.Mode().IsRegular() {
+				continue
+			}
+			seen[name] = true
+			if err := w.CopyFile(name, from); err != nil {
+				return err
+			}
+			copied = append(copied, name)
+		}
+	}
+	if !o.ModelCard {
+		return nil
+	}
+	sort.Strings(copied)
+	if err := w.WriteFile("mergekit_config.yml", p.Recipe.Text); err != nil {
+		return err
+	}
+	card, err := modelCard(p, out, copied, o.Version)
+	if err != nil {
+		return err
+	}
+	return w.WriteFile("README.md", card)
+}

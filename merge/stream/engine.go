@@ -1,0 +1,254 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+
+	"github.com/gomlx/compute"
+
+	"github.com/mergekit/mergekit/merge/method"
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// Job is one output tensor to make.
+type Job struct {
+	Task   method.Task
+	Method *method.Method // nil: copy the only input, or the first of identical ones
+	Inputs []Source
+	Out    tensors.DType
+	Sink   Sink
+	// Identical asks for a byte comparison of all inputs before the first is copied (buffers of integers).
+	Identical bool
+	// Done marks a tensor that an interrupted run has finished: it is not made again, but the peer's random sequence still
+	// passes over it.
+	Done bool
+	// AllowNonFinite accepts NaN and infinite values in the output.
+	AllowNonFinite bool
+
+	index   int
+	storage []tensors.DType
+	peer    *peerStreams
+}
+
+// Options configure an Engine.
+type Options struct {
+	Threads   int              // 0: all cores
+	ChunkElem int64            // 0: the backend kind's own size; tests use small ones
+	Written   func(n int64)    // called after each write, from any goroutine
+	Finished  func(*Job) error // called once per finished job, from any goroutine
+	Window    int              // jobs in flight; 0: chosen from Threads
+	MaxMemory int64            // bytes that the workers' buffers should stay under; 0: no bound
+}
+
+// Engine runs jobs on one backend. It may run several lists of jobs, one after the other; compiled kernels stay.
+type Engine struct {
+	backend  compute.Backend
+	opts     Options
+	inPlace  bool
+	device   bool // no shared buffers: explicit transfers
+	fuses    bool // XLA contracts products and sums itself
+	threads  int
+	chunk    int64
+	mu       sync.Mutex
+	programs map[string]*programEntry
+}
+
+type programEntry struct {
+	once sync.Once
+	p    *method.Program
+	err  error
+}
+
+// zeroCopy is what a backend offers that evaluates in the caller's memory.
+type zeroCopy interface {
+	Wrap(shape shapesShape, data []byte) (compute.Buffer, error)
+}
+
+type intoExecutable interface {
+	ExecuteInto(inputs, outputs []compute.Buffer) error
+}
+
+// Chunk sizes in elements. In place, inputs and output of a chunk stay in the second- and third-level cache; padded
+// backends pay a call of about 10 µs and a kernel compilation per size, so theirs are larger.
+const (
+	inPlaceChunk = 256 << 10
+	paddedChunk  = 1 << 20
+	deviceChunk  = 16 << 20
+)
+
+// NewEngine prepares an engine on a backend.
+func NewEngine(b compute.Backend, o Options) *Engine {
+	e := &Engine{backend: b, opts: o, programs: map[string]*programEntry{}}
+	_, e.inPlace = b.(zeroCopy)
+	e.device = !b.HasSharedBuffers()
+	e.fuses = !e.inPlace && strings.Contains(strings.ToLower(b.Name()), "xla")
+	e.threads = o.Threads
+	if e.threads <= 0 {
+		e.threads = runtime.GOMAXPROCS(0)
+	}
+	switch {
+	case e.inPlace:
+		e.chunk = inPlaceChunk
+	case e.device:
+		e.chunk = deviceChunk
+		e.threads = min(e.threads, 2) // one chunk computes while the next is copied
+	default:
+		e.chunk = paddedChunk
+		e.threads = 1 // the backend has threads of its own
+	}
+	if o.ChunkElem > 0 {
+		e.chunk = o.ChunkElem
+	}
+	return e
+}
+
+// perElement is what a worker holds for each element of a chunk besides its inputs: the output, decoded or random values
+// and a kernel's registers, generously.
+const perElement = 24
+
+// MemoryEstimate is the anonymous memory in bytes that an in-place merge of tensors with that many inputs needs: the
+// program itself and its workers' buffers. It does not depend on the model's size.
+func MemoryEstimate(threads, inputs int) int64 {
+	if threads <= 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	const program = 48 << 20
+	return program + int64(threads)*inPlaceChunk*int64(perElement+4*inputs)
+}
+
+// Threads returns the number of workers.
+func (e *Engine) Threads() int { return e.threads }
+
+// Kernels returns how many kernels have been compiled.
+func (e *Engine) Kernels() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.programs)
+}
+
+// Run executes jobs in order, several at a time, and returns the first error. When ctx ends, chunks in flight are
+// finished and the context's error is returned; jobs that were not finished have not been reported as such.
+func (e *Engine) Run(ctx context.Context, jobs []*Job) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s := &scheduler{engine: e, ctx: ctx}
+	s.wake = sync.NewCond(&s.mu)
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		s.stopped = true
+		s.mu.Unlock()
+		s.wake.Broadcast()
+	})
+	defer stop()
+
+	var workers sync.WaitGroup
+	for i := 0; i < e.threads; i++ {
+		workers.Add(1)
+		go func() {
+			defer workers.Done()
+			s.work()
+		}()
+	}
+
+	feeder := newPeerFeeder(ctx, e, jobs)
+	window := e.opts.Window
+	if window <= 0 {
+		window = 2*e.threads + 2
+	}
+	slots := make(chan struct{}, window)
+	var running sync.WaitGroup
+	for i, job := range jobs {
+		if job.Done {
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		job.index = i
+		running.Add(1)
+		go func() {
+			defer running.Done()
+			defer func() { <-slots }()
+			if err := e.runJob(s, job, feeder); err != nil {
+				cancel(err)
+			}
+		}()
+	}
+	running.Wait()
+	err := context.Cause(ctx)
+	s.finish()
+	workers.Wait()
+	return err
+}
+
+// runJob makes one tensor.
+func (e *Engine) runJob(s *scheduler, job *Job, feeder *peerFeeder) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%s: internal error in method: %v\n%s", job.Task.Name, r, debug.Stack())
+		}
+	}()
+	if err := s.ctx.Err(); err != nil {
+		return context.Cause(s.ctx)
+	}
+	job.storage = make([]tensors.DType, len(job.Inputs))
+	for i, in := range job.Inputs {
+		job.storage[i] = in.DType()
+	}
+	r := &runner{engine: e, scheduler: s, job: job}
+	switch {
+	case job.Method == nil && job.Identical:
+		err = r.copyIdentical()
+	case job.Method == nil:
+		err = r.copy(0)
+	default:
+		if job.peer, err = feeder.wait(job); err != nil {
+			return err
+		}
+		job.Task.Runner = r
+		job.Task.Reported = map[string]float64{}
+		err = job.Method.Merge(&job.Task)
+		feeder.release(job)
+	}
+	if err != nil {
+		return err
+	}
+	if n := job.Task.Reported[method.NonFinite]; n > 0 && !job.AllowNonFinite {
+		return &NonFiniteError{Tensor: job.Task.Name, Count: int64(n), Inputs: job.Inputs}
+	}
+	for _, in := range job.Inputs {
+		in.Release(0, job.Task.N)
+	}
+	if e.opts.Finished != nil {
+		return e.opts.Finished(job)
+	}
+	return nil
+}
+
+// NonFiniteError says that a merged tensor came out with NaN or infinite values.
+type NonFiniteError struct {
+	Tensor string
+	Count  int64
+	Inputs []Source
+	In     string // the input that already holds such values, when one does
+}
+
+// Error renders the message.
+func (e *NonFiniteError) Error() string {
+	from := "the inputs are finite, so a parameter makes the method diverge"
+	if e.In != "" {
+		from = e.In + " already holds such values"
+	}
+	return fmt.Sprintf("%s: %d merged values are NaN or infinite: %s; look with `mergekit inspect`, or accept them with --allow-non-finite", e.Tensor, e.Count, from)
+}
+
+var errStopped = errors.New("stopped")
