@@ -10,7 +10,7 @@ import (
 	"github.com/gomlx/compute"
 	_ "github.com/gomlx/compute/gobackend"
 
-	"github.com/mergekit/mergekit/internal/backend/lanes"
+	"github.com/mergekit/mergekit/internal/backend/block"
 	"github.com/mergekit/mergekit/merge/method"
 	"github.com/mergekit/mergekit/merge/stream"
 	"github.com/mergekit/mergekit/tensors"
@@ -51,7 +51,7 @@ func decode(b []byte) []float32 {
 }
 
 func TestLinear(t *testing.T) {
-	b := lanes.New()
+	b := block.New()
 	for _, n := range []int{1, 7, 4099} {
 		x, y := floats(n, 1), floats(n, 2)
 		out, _, err := stream.MergeTensors(context.Background(), b, stream.Options{ChunkElem: 1024}, "linear", method.Task{Name: "w", Shape: []int{n}}, -1, []stream.Input{

@@ -7,40 +7,40 @@ type Type uint32
 
 // The types of ggml that files may hold. Those that Dequantize decodes are listed by Supported.
 const (
-	F32    Type = 0
-	F16    Type = 1
-	Q4_0   Type = 2
-	Q4_1   Type = 3
-	Q5_0   Type = 6
-	Q5_1   Type = 7
-	Q8_0   Type = 8
-	Q8_1   Type = 9
-	Q2_K   Type = 10
-	Q3_K   Type = 11
-	Q4_K   Type = 12
-	Q5_K   Type = 13
-	Q6_K   Type = 14
-	Q8_K   Type = 15
-	IQ2XXS Type = 16
-	IQ2XS  Type = 17
-	IQ3XXS Type = 18
-	IQ1S   Type = 19
-	IQ4NL  Type = 20
-	IQ3S   Type = 21
-	IQ2S   Type = 22
-	IQ4XS  Type = 23
-	I8     Type = 24
-	I16    Type = 25
-	I32    Type = 26
-	I64    Type = 27
-	F64    Type = 28
-	IQ1M   Type = 29
-	BF16   Type = 30
-	TQ1_0  Type = 34
-	TQ2_0  Type = 35
-	MXFP4  Type = 39
-	NVFP4  Type = 40
-	Q1_0   Type = 41
+	F32     Type = 0
+	F16     Type = 1
+	Q4_0    Type = 2
+	Q4_1    Type = 3
+	Q5_0    Type = 6
+	Q5_1    Type = 7
+	Q8_0    Type = 8
+	Q8_1    Type = 9
+	Q2_K    Type = 10
+	Q3_K    Type = 11
+	Q4_K    Type = 12
+	Q5_K    Type = 13
+	Q6_K    Type = 14
+	Q8_K    Type = 15
+	IQ2_XXS Type = 16
+	IQ2_XS  Type = 17
+	IQ3_XXS Type = 18
+	IQ1_S   Type = 19
+	IQ4_NL  Type = 20
+	IQ3_S   Type = 21
+	IQ2_S   Type = 22
+	IQ4_XS  Type = 23
+	I8      Type = 24
+	I16     Type = 25
+	I32     Type = 26
+	I64     Type = 27
+	F64     Type = 28
+	IQ1_M   Type = 29
+	BF16    Type = 30
+	TQ1_0   Type = 34
+	TQ2_0   Type = 35
+	MXFP4   Type = 39
+	NVFP4   Type = 40
+	Q1_0    Type = 41
 )
 
 // traits says how a type is laid out: elems elements in size bytes, and how they become float32 (nil: not decoded here).
@@ -57,12 +57,12 @@ var types = map[Type]traits{
 	Q5_1: {"Q5_1", 32, 24, decodeQ5_1}, Q8_0: {"Q8_0", 32, 34, decodeQ8_0},
 	Q2_K: {"Q2_K", 256, 84, decodeQ2K}, Q3_K: {"Q3_K", 256, 110, decodeQ3K}, Q4_K: {"Q4_K", 256, 144, decodeQ4K},
 	Q5_K: {"Q5_K", 256, 176, decodeQ5K}, Q6_K: {"Q6_K", 256, 210, decodeQ6K},
-	IQ4NL: {"IQ4_NL", 32, 18, decodeIQ4NL}, IQ4XS: {"IQ4_XS", 256, 136, decodeIQ4XS}, MXFP4: {"MXFP4", 32, 17, decodeMXFP4},
+	IQ4_NL: {"IQ4_NL", 32, 18, decodeIQ4NL}, IQ4_XS: {"IQ4_XS", 256, 136, decodeIQ4XS}, MXFP4: {"MXFP4", 32, 17, decodeMXFP4},
 	TQ1_0: {"TQ1_0", 256, 54, decodeTQ1}, TQ2_0: {"TQ2_0", 256, 66, decodeTQ2},
 	// Laid out so that a file with them can be opened and its other tensors read.
 	Q8_1: {"Q8_1", 32, 40, nil}, Q8_K: {"Q8_K", 256, 292, nil},
-	IQ2XXS: {"IQ2_XXS", 256, 66, nil}, IQ2XS: {"IQ2_XS", 256, 74, nil}, IQ3XXS: {"IQ3_XXS", 256, 98, nil},
-	IQ1S: {"IQ1_S", 256, 50, nil}, IQ3S: {"IQ3_S", 256, 110, nil}, IQ2S: {"IQ2_S", 256, 82, nil}, IQ1M: {"IQ1_M", 256, 56, nil},
+	IQ2_XXS: {"IQ2_XXS", 256, 66, nil}, IQ2_XS: {"IQ2_XS", 256, 74, nil}, IQ3_XXS: {"IQ3_XXS", 256, 98, nil},
+	IQ1_S: {"IQ1_S", 256, 50, nil}, IQ3_S: {"IQ3_S", 256, 110, nil}, IQ2_S: {"IQ2_S", 256, 82, nil}, IQ1_M: {"IQ1_M", 256, 56, nil},
 	NVFP4: {"NVFP4", 64, 36, nil}, Q1_0: {"Q1_0", 128, 18, nil},
 }
 

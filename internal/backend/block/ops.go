@@ -1,4 +1,4 @@
-package lanes
+package block
 
 import "github.com/gomlx/compute"
 

@@ -1,4 +1,4 @@
-package lanes
+package block
 
 import (
 	"slices"
@@ -111,7 +111,7 @@ type compiler struct {
 func compile(b *builder) (compute.Executable, error) {
 	f := b.main
 	if f.outputs == nil {
-		return nil, errors.New("lanes: the computation has no outputs")
+		return nil, errors.New("block: the computation has no outputs")
 	}
 	c := &compiler{e: &Executable{names: f.names}, regs: map[*node]reg{}, uses: map[*node]int{}, free: map[int][]int{}, outs: map[*node]int{}}
 	for _, p := range f.params {

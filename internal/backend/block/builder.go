@@ -1,4 +1,4 @@
-package lanes
+package block
 
 import (
 	"reflect"
@@ -82,7 +82,7 @@ func (f *function) Shape(v compute.Value) (shapes.Shape, error) {
 func (f *function) cast(v compute.Value) (*node, error) {
 	n, ok := v.(*node)
 	if !ok || n.fn != f {
-		return nil, errors.Errorf("lanes: a value of type %T does not belong to this computation", v)
+		return nil, errors.Errorf("block: a value of type %T does not belong to this computation", v)
 	}
 	return n, nil
 }
@@ -119,12 +119,12 @@ func (f *function) Parameter(name string, shape shapes.Shape, spec *compute.Shar
 func (f *function) Constant(flat any, dims ...int) (compute.Value, error) {
 	v := reflect.ValueOf(flat)
 	if v.Kind() != reflect.Slice {
-		return nil, errors.Errorf("lanes: a constant must be a slice, not %T", flat)
+		return nil, errors.Errorf("block: a constant must be a slice, not %T", flat)
 	}
 	d := dtypes.FromGoType(v.Type().Elem())
 	shape := shapes.Make(d, dims...)
 	if shape.Size() != v.Len() {
-		return nil, errors.Errorf("lanes: a constant of %d elements does not fit shape %s", v.Len(), shape)
+		return nil, errors.Errorf("block: a constant of %d elements does not fit shape %s", v.Len(), shape)
 	}
 	n := f.add(compute.OpTypeConstant, shape)
 	bytes := v.Len() * int(d.Size())
@@ -252,7 +252,7 @@ func (f *function) BroadcastInDim(x compute.Value, shape shapes.Shape, axes []in
 
 func (f *function) Iota(shape shapes.Shape, axis int) (compute.Value, error) {
 	if axis < 0 || axis >= shape.Rank() {
-		return nil, errors.Errorf("lanes: Iota over axis %d of %s", axis, shape)
+		return nil, errors.Errorf("block: Iota over axis %d of %s", axis, shape)
 	}
 	n := f.add(compute.OpTypeIota, shape)
 	n.axis = axis

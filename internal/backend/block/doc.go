@@ -1,4 +1,4 @@
-// Package lanes is a compute backend for the chunk kernels of merging: element-wise graphs with reductions, evaluated
+// Package block is a compute backend for the chunk kernels of merging: element-wise graphs with reductions, evaluated
 // block by block in cache on the caller's memory.
 //
 // A graph has one space: the shape of its largest parameters, flat [N] or rows [R, C]. Every other value is a scalar, one
@@ -11,4 +11,4 @@
 //
 // Sums are accumulated in float64 in sixteen interleaved lanes that a fixed tree adds up, block after block, so that
 // vector and scalar code give the same bits.
-package lanes
+package block

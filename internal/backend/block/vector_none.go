@@ -1,6 +1,6 @@
 //go:build !(goexperiment.simd && amd64)
 
-package lanes
+package block
 
 // Vector says which vector instructions are used.
 func Vector() string { return "scalar" }

@@ -1,4 +1,4 @@
-package lanes
+package block
 
 import (
 	"math"
@@ -108,7 +108,7 @@ func (e *Executable) actual(s shapes.Shape, dims []int) shapes.Shape {
 // dims finds the space's actual dimensions from the inputs and checks that all of them agree.
 func (e *Executable) dims(inputs []compute.Buffer) ([]int, error) {
 	if len(inputs) != len(e.inputs) {
-		return nil, errors.Errorf("lanes: %d inputs given, %d wanted", len(inputs), len(e.inputs))
+		return nil, errors.Errorf("block: %d inputs given, %d wanted", len(inputs), len(e.inputs))
 	}
 	dims := make([]int, len(e.space))
 	for i := range dims {
@@ -117,10 +117,10 @@ func (e *Executable) dims(inputs []compute.Buffer) ([]int, error) {
 	for i, want := range e.inputs {
 		b, ok := inputs[i].(*Buffer)
 		if !ok {
-			return nil, errors.Errorf("lanes: input %d is a buffer of another backend", i)
+			return nil, errors.Errorf("block: input %d is a buffer of another backend", i)
 		}
 		if b.shape.DType != want.DType || b.shape.Rank() != want.Rank() {
-			return nil, errors.Errorf("lanes: input %d is %s, want the form of %s", i, b.shape, want)
+			return nil, errors.Errorf("block: input %d is %s, want the form of %s", i, b.shape, want)
 		}
 		for axis, d := range want.Dimensions {
 			got := b.shape.Dimensions[axis]
@@ -132,7 +132,7 @@ func (e *Executable) dims(inputs []compute.Buffer) ([]int, error) {
 			}
 			switch {
 			case at < 0 && got != d, at >= 0 && dims[at] >= 0 && dims[at] != got:
-				return nil, errors.Errorf("lanes: input %d is %s, which does not agree with the other inputs", i, b.shape)
+				return nil, errors.Errorf("block: input %d is %s, which does not agree with the other inputs", i, b.shape)
 			case at >= 0:
 				dims[at] = got
 			}
@@ -153,12 +153,12 @@ func (e *Executable) ExecuteInto(inputs, outputs []compute.Buffer) error {
 		return err
 	}
 	if len(outputs) != len(e.outputs) {
-		return errors.Errorf("lanes: %d outputs given, %d wanted", len(outputs), len(e.outputs))
+		return errors.Errorf("block: %d outputs given, %d wanted", len(outputs), len(e.outputs))
 	}
 	for i, s := range e.outputs {
 		b, ok := outputs[i].(*Buffer)
 		if want := e.actual(s, dims); !ok || b.shape.DType != want.DType || b.shape.Size() != want.Size() {
-			return errors.Errorf("lanes: output %d does not have the shape %s", i, want)
+			return errors.Errorf("block: output %d does not have the shape %s", i, want)
 		}
 	}
 	f := e.pool.Get().(*frame)

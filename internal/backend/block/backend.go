@@ -1,4 +1,4 @@
-package lanes
+package block
 
 import (
 	"fmt"
@@ -22,11 +22,11 @@ type Backend struct {
 func New() *Backend { return &Backend{} }
 
 func init() {
-	compute.Register("lanes", func(string) (compute.Backend, error) { return New(), nil })
+	compute.Register("block", func(string) (compute.Backend, error) { return New(), nil })
 }
 
-// Name returns "lanes".
-func (b *Backend) Name() string { return "lanes" }
+// Name returns "block".
+func (b *Backend) Name() string { return "block" }
 
 // String returns the name.
 func (b *Backend) String() string { return b.Name() }
@@ -63,7 +63,7 @@ type Buffer struct {
 // Wrap makes a buffer of the caller's memory, without a copy; the memory may be unaligned and, for an input, read-only.
 func (b *Backend) Wrap(shape shapes.Shape, data []byte) (compute.Buffer, error) {
 	if want := int(shape.Size()) * int(shape.DType.Size()); len(data) != want {
-		return nil, errors.Errorf("lanes: %d bytes given for a buffer of shape %s, which has %d", len(data), shape, want)
+		return nil, errors.Errorf("block: %d bytes given for a buffer of shape %s, which has %d", len(data), shape, want)
 	}
 	return &Buffer{backend: b, shape: shape, ptr: unsafe.Pointer(unsafe.SliceData(data)), keep: data}, nil
 }
@@ -72,7 +72,7 @@ func (b *Backend) Wrap(shape shapes.Shape, data []byte) (compute.Buffer, error) 
 func (b *Backend) BufferFromFlatData(_ compute.DeviceNum, flat any, shape shapes.Shape) (compute.Buffer, error) {
 	v := reflect.ValueOf(flat)
 	if v.Kind() != reflect.Slice || v.Len() != shape.Size() || v.Type().Elem() != shape.DType.GoType() {
-		return nil, errors.Errorf("lanes: a %T of %d elements does not fit shape %s", flat, v.Len(), shape)
+		return nil, errors.Errorf("block: a %T of %d elements does not fit shape %s", flat, v.Len(), shape)
 	}
 	buf := b.alloc(shape)
 	n := shape.Size() * int(shape.DType.Size())
@@ -109,7 +109,7 @@ func (b *Buffer) DeviceNum() (compute.DeviceNum, error) { return 0, nil }
 // Data returns the memory as a flat slice of the dtype's Go type.
 func (b *Buffer) Data() (any, error) {
 	if b.ptr == nil && b.shape.Size() > 0 {
-		return nil, errors.New("lanes: the buffer was finalized")
+		return nil, errors.New("block: the buffer was finalized")
 	}
 	return reflect.SliceAt(b.shape.DType.GoType(), b.ptr, b.shape.Size()).Interface(), nil
 }
@@ -122,7 +122,7 @@ func (b *Buffer) ToFlatData(flat any) error {
 	}
 	dst := reflect.ValueOf(flat)
 	if dst.Type() != reflect.TypeOf(src) || dst.Len() != b.shape.Size() {
-		return errors.Errorf("lanes: cannot copy %s into a %T of %d elements", b.shape, flat, dst.Len())
+		return errors.Errorf("block: cannot copy %s into a %T of %d elements", b.shape, flat, dst.Len())
 	}
 	reflect.Copy(dst, reflect.ValueOf(src))
 	return nil
@@ -131,7 +131,7 @@ func (b *Buffer) ToFlatData(flat any) error {
 // CopyToDevice returns the buffer itself on the only device.
 func (b *Buffer) CopyToDevice(n compute.DeviceNum) (compute.Buffer, error) {
 	if n != 0 {
-		return nil, errors.Errorf("lanes: no device %d", n)
+		return nil, errors.Errorf("block: no device %d", n)
 	}
 	return b, nil
 }
@@ -153,5 +153,5 @@ func (b *Backend) Capabilities() compute.Capabilities {
 }
 
 func unsupported(format string, args ...any) error {
-	return errors.Wrap(compute.ErrNotImplemented, "lanes: "+fmt.Sprintf(format, args...))
+	return errors.Wrap(compute.ErrNotImplemented, "block: "+fmt.Sprintf(format, args...))
 }
