@@ -1,0 +1,42 @@
+package method
+
+import (
+	"fmt"
+
+	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+)
+
+// reportTaskVectors counts, for the merge's summary, the non-zero entries of each task vector ("nonzero.<input>"), those
+// of what is left of it ("survived.<input>") and, of several models, where at least two contribute ("overlap") and where
+// they pull in opposite directions ("conflict"). left returns what contributes of input i's task vector; nil: all of it.
+func (c *Chunk) reportTaskVectors(left func(i int) *Node) {
+	if c.Base < 0 {
+		return
+	}
+	if left == nil {
+		left = c.Delta
+	}
+	others := c.Others()
+	var some, twice, up, down *Node
+	either := func(a, b *Node) *Node {
+		if a == nil {
+			return b
+		}
+		return LogicalOr(a, b)
+	}
+	for _, i := range others {
+		rest := left(i)
+		here := c.NonZero(rest)
+		c.Report(fmt.Sprintf("nonzero.%d", i), c.NonZero(c.Delta(i)))
+		c.Report(fmt.Sprintf("survived.%d", i), here)
+		if some != nil {
+			twice = either(twice, LogicalAnd(some, here))
+		}
+		some = either(some, here)
+		up, down = either(up, GreaterThan(rest, c.Zero())), either(down, LessThan(rest, c.Zero()))
+	}
+	if len(others) > 1 {
+		c.Report("overlap", twice)
+		c.Report("conflict", LogicalAnd(up, down))
+	}
+}
