@@ -122,6 +122,10 @@ func checkCase(t *testing.T, name string, c goldenCase, kind string, b compute.B
 	}
 	out := mergeCase(t, name, b, o, 2)
 	want := filepath.Join(golden, "cases", name, "expected")
+	if name == "arcee_fusion" {
+		compareChoices(t, out, want, filepath.Join(golden, "models", "base"), filepath.Join(golden, "models", "ft1"))
+		return
+	}
 	exactBits := c.Arith == "native" && kind == "go"
 	compareCheckpoints(t, out, want, exactBits, kind == "xla:cpu")
 	compareConfig(t, out, want)
@@ -228,9 +232,54 @@ func compareValues(t *testing.T, name string, got, want tensors.View, fused bool
 	}
 }
 
+// compareChoices is for arcee_fusion, which gives each element one of two values. Its importance is a divergence that nearly
+// cancels: the peer's float32 softmax leaves it with errors of up to 4%, which differ between CPUs (the expected values are
+// those of AVX-512; the same peer chooses otherwise for 22 of the 59,424 elements with AVX2 and for 34 without vectors).
+// Ours is summed in float64, which differs from them in 23. So up to one element in a thousand may be the other choice, but
+// every element must be one of the two.
+func compareChoices(t *testing.T, got, want, base, other string) {
+	t.Helper()
+	open := func(dir string) *tensors.Checkpoint {
+		c, err := tensors.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	values := func(c *tensors.Checkpoint, name string) []float32 {
+		v, err := c.View(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return floatsOf(t, v)
+	}
+	g, w, b, o := open(got), open(want), open(base), open(other)
+	all, differ := 0, 0
+	for _, name := range w.Names() {
+		gv, wv, bv, ov := values(g, name), values(w, name), values(b, name), values(o, name)
+		for i := range wv {
+			all++
+			if math.Abs(float64(gv[i])-float64(wv[i])) > 1e-6 {
+				differ++
+			}
+			if gv[i] != bv[i] && gv[i] != ov[i] {
+				t.Errorf("%s: element %d is %v, neither the base's %v nor the other model's %v", name, i, gv[i], bv[i], ov[i])
+				return
+			}
+		}
+	}
+	if differ*1000 > all {
+		t.Errorf("%d of %d elements are another choice than expected", differ, all)
+	}
+}
+
 // compareConfig checks the keys of config.json that a merge determines.
 func compareConfig(t *testing.T, got, want string) {
 	t.Helper()
+	if _, err := os.Stat(filepath.Join(want, "config.json")); errors.Is(err, os.ErrNotExist) {
+		return // the expected tensors were computed without a checkpoint around them
+	}
 	g, w := readJSON(t, filepath.Join(got, "config.json")), readJSON(t, filepath.Join(want, "config.json"))
 	for _, key := range []string{"architectures", "model_type", "num_hidden_layers", "n_layer", "vocab_size", "hidden_size", "tie_word_embeddings"} {
 		if !reflect.DeepEqual(g[key], w[key]) {

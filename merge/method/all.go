@@ -3,9 +3,27 @@ package method
 // methods is the registry: one line per method, in the order in which documentation lists them.
 var methods = []*Method{
 	Linear,
+	UniformSoup,
+	Slerp,
+	Nuslerp,
+	Multislerp,
+	Karcher,
+	Passthrough,
+	TaskArithmetic,
+	Ties,
+	DareLinear,
+	DareTies,
+	Della,
+	DellaLinear,
+	Breadcrumbs,
+	BreadcrumbsTies,
+	SCE,
+	RAM,
+	RAMPlusTL,
+	ModelStock,
+	Nearswap,
+	ArceeFusion,
 }
 
 // aliases are second names that recipes may use.
-var aliases = map[string]string{
-	"uniform_soup": "linear",
-}
+var aliases = map[string]string{}

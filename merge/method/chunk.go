@@ -92,6 +92,16 @@ func (c *Chunk) Delta(i int) *Node {
 	return n
 }
 
+// memo builds a node once per name.
+func (c *Chunk) memo(name string, build func() *Node) *Node {
+	n, ok := c.nodes[name]
+	if !ok {
+		n = build()
+		c.nodes[name] = n
+	}
+	return n
+}
+
 // Scalar returns a rank-0 value of the work dtype, given at run time as a float64 under the same name.
 func (c *Chunk) Scalar(name string) *Node {
 	return c.param(SlotScalar, name, -1, shapes.Make(c.Work))
@@ -285,6 +295,9 @@ func (c *Chunk) RowMax(x *Node) *Node {
 func (c *Chunk) RowSum(x *Node) *Node {
 	return c.broadcastRow(ConvertDType(ReduceSum(c.wide(c.mask(x)), 1), c.Work))
 }
+
+// RowSumWide is RowSum of a float64 node, without the rounding.
+func (c *Chunk) RowSumWide(x *Node) *Node { return c.broadcastRow(ReduceSum(c.mask(x), 1)) }
 
 // wide converts to float64 for a reduction.
 func (c *Chunk) wide(x *Node) *Node {

@@ -194,3 +194,58 @@ func (v Values) clone() Values {
 }
 
 const uint32Type = dtypes.Uint32
+
+// orderStatistics returns the keys at the given ranks, counted from the smallest key, 0. counted, unless nil, says how
+// often each element counts.
+func (t *Task) orderStatistics(name string, layout Layout, key func(c *Chunk) *Node, v Values, counted Stream, ranks []int64) ([]uint32, error) {
+	values := v.clone()
+	if counted != nil {
+		name += "/counted"
+		values["counted"] = counted
+	}
+	histogram := func(c *Chunk, name string, x *Node, bins int) {
+		if counted != nil {
+			c.WeightedHistogram(name, x, c.Stream("counted"), bins)
+		} else {
+			c.Histogram(name, x, bins)
+		}
+	}
+	high, err := t.Run(&Kernel{Name: name + "/high", Layout: layout, Build: func(c *Chunk) {
+		histogram(c, "high", BitwiseShiftRightLogicalScalar(key(c), uint32(16)), highBins)
+	}}, values)
+	if err != nil {
+		return nil, err
+	}
+	bins, rests := make([]uint32, len(ranks)), make([]int64, len(ranks))
+	for r, rank := range ranks {
+		bins[r], rests[r] = rankBin(high.Histograms["high"], rank)
+		values[fmt.Sprintf("bin.%d", r)] = bins[r]
+	}
+	low, err := t.Run(&Kernel{Name: fmt.Sprintf("%s/low%d", name, len(ranks)), Layout: layout, Build: func(c *Chunk) {
+		k := key(c)
+		for r := range ranks {
+			in := Equal(BitwiseShiftRightLogicalScalar(k, uint32(16)), c.Uint(fmt.Sprintf("bin.%d", r)))
+			histogram(c, fmt.Sprint(r), Where(in, BitwiseAnd(k, Const(c.Graph, uint32(lowBins-1))), Const(c.Graph, uint32(lowBins))), lowBins)
+		}
+	}}, values)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]uint32, len(ranks))
+	for r := range ranks {
+		bin, _ := rankBin(low.Histograms[fmt.Sprint(r)], rests[r])
+		out[r] = bins[r]<<16 | bin
+	}
+	return out, nil
+}
+
+// rankBin finds the bin that holds the value of a rank counted from the smallest, and its rank within the bin.
+func rankBin(h []int64, rank int64) (bin uint32, within int64) {
+	for b, n := range h {
+		if rank < n {
+			return uint32(b), rank
+		}
+		rank -= n
+	}
+	return uint32(len(h) - 1), 0
+}
