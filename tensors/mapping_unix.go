@@ -30,6 +30,7 @@ func (m mapped) willNeed(off, n int64) {
 	from := off / page * page
 	// Asking costs a walk over the pages even when all are there; looking at the ends of the range costs next to nothing.
 	if resident(m[from:]) && resident(m[(off+n-1)/page*page:]) {
+		populate(m[from : off+n])
 		return
 	}
 	_ = unix.Madvise(m[from:off+n], unix.MADV_WILLNEED)

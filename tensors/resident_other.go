@@ -3,3 +3,5 @@
 package tensors
 
 func resident([]byte) bool { return false }
+
+func populate([]byte) {}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mergekit/mergekit/merge"
+	"github.com/mergekit/mergekit/merge/method"
 	"github.com/mergekit/mergekit/merge/recipe"
 	"github.com/mergekit/mergekit/merge/stream"
 	"github.com/mergekit/mergekit/tensors"
@@ -76,12 +77,13 @@ func statusOf(ctx context.Context, err error) int {
 		syntax *recipe.Error
 		format *tensors.FormatError
 		values *stream.NonFiniteError
+		value  *method.ValueError
 		usage  usageError
 	)
 	switch {
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &bad), errors.As(err, &syntax), errors.As(err, &format), errors.As(err, &values), errors.As(err, &usage):
+	case errors.As(err, &bad), errors.As(err, &syntax), errors.As(err, &format), errors.As(err, &values), errors.As(err, &value), errors.As(err, &usage):
 		return exitBadInput
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"), strings.HasPrefix(err.Error(), "unknown shorthand"):
 		return exitBadInput

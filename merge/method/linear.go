@@ -21,7 +21,21 @@ var Linear = &Method{
 		{Name: "normalize", Kind: Bool, Default: true, Doc: "divide by the sum of the weights"},
 	},
 	Reads: 1,
+	Check: checkLinear,
 	Merge: mergeLinear,
+}
+
+// checkLinear refuses weights whose average does not exist.
+func checkLinear(t *Task) error {
+	sum := 0.0
+	for i := range t.Inputs {
+		w, _ := t.InputFloat("weight", i)
+		sum += float64(float32(w))
+	}
+	if t.Bool("normalize") && sum == 0 {
+		return t.Errorf("the weights sum to 0, so their average is undefined; set normalize: false or change a weight")
+	}
+	return nil
 }
 
 func mergeLinear(t *Task) error {
@@ -35,9 +49,6 @@ func mergeLinear(t *Task) error {
 	name := "linear"
 	normalize := t.Bool("normalize")
 	if normalize {
-		if sum == 0 {
-			return t.Errorf("the weights sum to 0, so their average is undefined; set normalize: false or change a weight")
-		}
 		name, v["sum"] = "linear/normalized", sum
 	}
 	_, err := t.Run(&Kernel{Name: name, Build: func(c *Chunk) {

@@ -153,7 +153,16 @@ func roundHalf(x float32) float64 {
 	return r
 }
 
-// Errorf makes an error that names the tensor.
+// ValueError is a merge that its recipe's parameters or its inputs' values make impossible.
+type ValueError struct {
+	Tensor string
+	Msg    string
+}
+
+// Error names the tensor first.
+func (e *ValueError) Error() string { return e.Tensor + ": " + e.Msg }
+
+// Errorf makes a ValueError for the task's tensor.
 func (t *Task) Errorf(format string, args ...any) error {
-	return fmt.Errorf("%s: "+format, append([]any{t.Name}, args...)...)
+	return &ValueError{Tensor: t.Name, Msg: fmt.Sprintf(format, args...)}
 }

@@ -15,5 +15,6 @@ var UniformSoup = &Method{
 		{Name: "normalize", Kind: Bool, Default: true, Doc: "divide by the sum of the weights"},
 	},
 	Reads: 1,
+	Check: checkLinear,
 	Merge: mergeLinear,
 }

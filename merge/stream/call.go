@@ -25,6 +25,7 @@ type call struct {
 	before  *call
 	fixed   []compute.Buffer // by slot: scalars that are the same for every unit
 	dims    []int            // compiled chunk shape
+	first   bool             // the job's first pass: later ones find its inputs mapped
 }
 
 // Place-holder dimensions of programs that run on chunks of any size: primes, so that they equal no other dimension.
@@ -35,7 +36,7 @@ var (
 
 // prepare compiles (once) and binds a kernel.
 func (e *Engine) prepare(job *Job, k *method.Kernel, v method.Values, g geometry) (*call, error) {
-	c := &call{engine: e, job: job, kernel: k, values: v, geom: g}
+	c := &call{engine: e, job: job, kernel: k, values: v, geom: g, first: job.passes == 0}
 	if k.Before != nil {
 		b, err := e.prepare(job, k.Before, v, g)
 		if err != nil {

@@ -31,6 +31,7 @@ type Job struct {
 	AllowNonFinite bool
 
 	index   int
+	passes  int // begun so far
 	storage []tensors.DType
 	peer    *peerStreams
 }

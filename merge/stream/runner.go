@@ -77,6 +77,7 @@ func (r *runner) run(t *method.Task, k *method.Kernel, v method.Values, g geomet
 		return nil, err
 	}
 	defer call.close()
+	r.job.passes++
 	f := newFold(t, call.program.Results, g, from, to)
 	err = r.scheduler.run(&pass{job: r.job.index, units: to - from, do: func(w *worker, unit int) error {
 		out, err := w.execute(call, from+unit)

@@ -146,12 +146,15 @@ func (c *call) unitScalar(s method.Slot, u *unit) (uint32, bool) {
 func (w *worker) input(c *call, i int, u *unit) ([]byte, error) {
 	src := c.job.Inputs[i]
 	stored := c.job.storage[i]
+	if c.first {
+		src.WillNeed(u.off, u.n)
+		if ahead := u.off + u.n + 4*w.engine.chunk; ahead < c.job.Task.N {
+			src.WillNeed(ahead, min(w.engine.chunk, c.job.Task.N-ahead))
+		}
+	}
 	data, err := src.Bytes(u.off, u.n, w.scratch(i, u.n*int64(stored.Size())))
 	if err != nil {
 		return nil, err
-	}
-	if ahead := u.off + u.n + 4*w.engine.chunk; ahead < c.job.Task.N {
-		src.WillNeed(ahead, min(w.engine.chunk, c.job.Task.N-ahead))
 	}
 	if _, as, _ := graphDType(stored); as != stored {
 		decoded := w.buffer(fmt.Sprintf("decoded %d", i), u.n*int64(as.Size()))

@@ -65,6 +65,7 @@ type Executable struct {
 	outputs      []shapes.Shape
 	space        []int // place-holder dimensions
 	instrs       []instr
+	stages       [3][]instr // the same, by stage
 	regs         int
 	constants    []constant
 	fullIn       []full // full-size parameters
@@ -149,6 +150,9 @@ func compile(b *builder) (compute.Executable, error) {
 		}
 	}
 	e := c.e
+	for _, in := range e.instrs {
+		e.stages[in.stage] = append(e.stages[in.stage], in)
+	}
 	e.pool.New = func() any { return e.newFrame() }
 	return e, nil
 }
@@ -448,7 +452,7 @@ func (c *compiler) reduction(n *node) error {
 			return err
 		}
 		c.push(instr{stage: loop, kind: src.kind, dst: -1, acc: len(c.e.accumulators), a: src.id, special: step})
-		c.e.accumulators = append(c.e.accumulators, accumulator{reg: r.id, dtype: d, op: n.op})
+		c.e.accumulators = append(c.e.accumulators, accumulator{reg: r.id, dtype: n.shape.DType, op: n.op})
 		return nil
 	case src.kind == kindFull && len(c.space) == 2 && slices.Equal(n.axes, []int{1}):
 		step, err := rowStep(n.op, d)

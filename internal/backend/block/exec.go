@@ -221,8 +221,12 @@ func (f *frame) run(dims []int, inputs, outputs []compute.Buffer) {
 		if len(dims) == 2 {
 			f.k = min(blockRows, rows-f.row)
 		}
+		next := min(blockN, total-f.off-f.n)
 		for _, in := range e.fullIn {
 			f.p[in.reg] = unsafe.Add(pointer(inputs[in.slot]), f.off*in.lane)
+			if next > 0 {
+				prefetch(unsafe.Add(f.p[in.reg], f.n*in.lane), next*in.lane)
+			}
 		}
 		for _, in := range e.rowIn {
 			f.p[in.reg] = unsafe.Add(pointer(inputs[in.slot]), f.row*in.lane)
@@ -257,11 +261,8 @@ func move(dst, src unsafe.Pointer, n int) {
 
 // steps runs the instructions of a stage.
 func (f *frame) steps(s stage) {
-	for i := range f.e.instrs {
-		in := &f.e.instrs[i]
-		if in.stage != s {
-			continue
-		}
+	for i := range f.e.stages[s] {
+		in := &f.e.stages[s][i]
 		if in.special != nil {
 			in.special(f, in)
 			continue

@@ -11,7 +11,7 @@ import (
 // opFused is x*y + z of float32 values with one rounding; no operation of the graph has this type.
 const opFused = compute.OpTypeLast
 
-// fuse replaces float32(float64(x)*float64(y) + float64(z)) by a fused multiply-add. The product of two float32 values is
+// fuse lets sums of Bool values count the masks themselves, and replaces float32(float64(x)*float64(y) + float64(z)) by a fused multiply-add. The product of two float32 values is
 // exact in float64, so both mean the same but for a second rounding once in about 2^29 results, which the fused form
 // avoids.
 func (f *function) fuse() {
@@ -22,6 +22,10 @@ func (f *function) fuse() {
 		return nil
 	}
 	for _, n := range f.nodes {
+		if n.op == compute.OpTypeReduceSum && n.shape.Rank() == 0 && n.shape.DType == dtypes.Int32 && n.in[0].op == compute.OpTypeConvertDType && n.in[0].in[0].shape.DType == dtypes.Bool {
+			n.in = []*node{n.in[0].in[0]} // a sum of masks: counted as they stand
+			continue
+		}
 		if n.op != compute.OpTypeConvertDType || n.shape.DType != dtypes.Float32 || n.in[0].op != compute.OpTypeAdd || n.in[0].shape.DType != dtypes.Float64 {
 			continue
 		}

@@ -28,11 +28,13 @@ const (
 
 const yes, no = ^uint32(0), uint32(0)
 
+// mask compiles to a set and a negation, without a branch that random data would mispredict.
 func mask(b bool) uint32 {
+	var m uint32
 	if b {
-		return yes
+		m = 1
 	}
-	return no
+	return -m
 }
 
 func add[T number](variant int) kernel {
@@ -608,27 +610,41 @@ func fromMask[U number]() kernel {
 	}
 }
 
-// choose picks from two operands by a mask; bits of variant say which of mask, yes and no are scalars.
-func choose[T any](variant int) kernel {
+func countMasksScalar(p []uint32) int64 {
+	s := int64(0)
+	for _, m := range p {
+		s += int64(m & 1)
+	}
+	return s
+}
+
+// choose picks from two operands by a mask; bits of variant say which of mask, yes and no are scalars. The bits are mixed
+// rather than branched upon: masks are as random as weights.
+func choose[T unsigned | uint16 | uint8](variant int) kernel {
+	step := func(bit int) int { return 1 - min(variant&bit, 1) }
+	sm, sa, sb := step(1), step(2), step(4)
 	return func(d, m, a, b unsafe.Pointer, n int) {
-		x := span[T](d, n)
-		step := func(bit int) int {
-			if variant&bit != 0 {
-				return 0
-			}
-			return 1
-		}
-		sm, sa, sb := step(1), step(2), step(4)
-		size := func(s int) int { return s*(n-1) + 1 }
 		if n == 0 {
 			return
 		}
-		pm, pa, pb := span[uint32](m, size(sm)), span[T](a, size(sa)), span[T](b, size(sb))
-		for i := range x {
-			if pm[i*sm] != 0 {
-				x[i] = pa[i*sa]
-			} else {
-				x[i] = pb[i*sb]
+		size := func(s int) int { return s*(n-1) + 1 }
+		x, pm, pa, pb := span[T](d, n), span[uint32](m, size(sm)), span[T](a, size(sa)), span[T](b, size(sb))
+		switch {
+		case variant == 0:
+			pm, pa, pb = pm[:n], pa[:n], pb[:n]
+			for i := range x {
+				x[i] = pb[i] ^ (pa[i]^pb[i])&T(int64(int32(pm[i])))
+			}
+		case variant == 4:
+			pm, pa = pm[:n], pa[:n]
+			q := pb[0]
+			for i := range x {
+				x[i] = q ^ (pa[i]^q)&T(int64(int32(pm[i])))
+			}
+		default:
+			for i := range x {
+				p, q := pa[i*sa], pb[i*sb]
+				x[i] = q ^ (p^q)&T(int64(int32(pm[i*sm])))
 			}
 		}
 	}

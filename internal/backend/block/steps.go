@@ -89,6 +89,8 @@ func totalStep(op compute.OpType, d dtypes.DType) (func(*frame, *instr), error) 
 			return func(f *frame, in *instr) { f.sums[in.acc].float += sumFloat64(span[float64](f.p[in.a], f.size1(in))) }, nil
 		case dtypes.Float32:
 			return func(f *frame, in *instr) { f.sums[in.acc].float += sumFloat32(span[float32](f.p[in.a], f.size1(in))) }, nil
+		case dtypes.Bool:
+			return func(f *frame, in *instr) { f.sums[in.acc].int += countMasks(span[uint32](f.p[in.a], f.size1(in))) }, nil
 		case dtypes.Int32:
 			return func(f *frame, in *instr) { f.sums[in.acc].int += sumInt32(span[int32](f.p[in.a], f.size1(in))) }, nil
 		case dtypes.Uint32:
@@ -189,15 +191,22 @@ func columnStep(f *frame, in *instr) {
 	}
 }
 
-// countStep counts indices; histogramStep adds updates. Indices out of range are skipped.
+// countStep counts indices; histogramStep adds updates. Indices out of range are skipped. The last bin is where graphs send
+// what they do not want counted, often nearly everything: it is counted in a register, as increments of one address would
+// wait for each other.
 func countStep(f *frame, in *instr) {
 	h := span[int32](f.p[in.dst], in.arg)
 	one := *(*int32)(f.p[in.b])
+	inner := h[:len(h)-1]
+	last, rest := uint32(len(inner)), int32(0)
 	for _, i := range span[uint32](f.p[in.a], f.n) {
-		if uint64(i) < uint64(len(h)) {
-			h[i] += one
+		if uint64(i) < uint64(len(inner)) {
+			inner[i] += one
+		} else if i == last {
+			rest += one
 		}
 	}
+	h[last] += rest
 }
 
 func histogramStep(f *frame, in *instr) {

@@ -9,7 +9,7 @@ import (
 
 // lookup finds the kernel of an element-wise node; nil means that the bits stay the same.
 func lookup(n *node, variant int) (kernel, error) {
-	if n.op == compute.OpTypeBitcast {
+	if n.op == compute.OpTypeBitcast || n.op == compute.OpTypeConvertDType && sameBits(n.in[0].shape.DType, n.shape.DType) {
 		return nil, nil
 	}
 	if k, ok := vectorKernel(n, variant); ok {
@@ -19,6 +19,11 @@ func lookup(n *node, variant int) (kernel, error) {
 		return k, nil
 	}
 	return nil, unsupported("%s from %s to %s", n.op, n.in[0].shape.DType, n.shape.DType)
+}
+
+// sameBits tells conversions between signed and unsigned integers of one size, which change nothing.
+func sameBits(from, to dtypes.DType) bool {
+	return from.IsInt() && to.IsInt() && from.Size() == to.Size()
 }
 
 // scalarKernel finds the kernel without vector instructions; nil when there is none.

@@ -70,6 +70,36 @@ func sumFloat32(p []float32) float64 {
 	return sum16(p)
 }
 
+// countMasks counts the masks that are set.
+func countMasks(p []uint32) int64 {
+	s := int64(0)
+	switch width {
+	case 512:
+		acc, i := archsimd.BroadcastInt32x16(0), 0
+		for ; i+16 <= len(p); i += 16 {
+			acc = acc.Sub(archsimd.LoadUint32x16((*[16]uint32)(p[i:])).AsInt32x16())
+		}
+		var lanes [16]int32
+		acc.Store(&lanes)
+		for _, v := range lanes {
+			s += int64(v)
+		}
+		p = p[i:]
+	case 256:
+		acc, i := archsimd.BroadcastInt32x8(0), 0
+		for ; i+8 <= len(p); i += 8 {
+			acc = acc.Sub(archsimd.LoadUint32x8((*[8]uint32)(p[i:])).AsInt32x8())
+		}
+		var lanes [8]int32
+		acc.Store(&lanes)
+		for _, v := range lanes {
+			s += int64(v)
+		}
+		p = p[i:]
+	}
+	return s + countMasksScalar(p)
+}
+
 func sumInt32(p []int32) int64 {
 	s := int64(0)
 	if width == 512 {

@@ -10,6 +10,8 @@ func vectorKernel(*node, int) (kernel, bool) { return nil, false }
 func sumFloat64(p []float64) float64 { return sum16(p) }
 func sumFloat32(p []float32) float64 { return sum16(p) }
 
+func countMasks(p []uint32) int64 { return countMasksScalar(p) }
+
 func sumInt32(p []int32) int64 {
 	s := int64(0)
 	for _, v := range p {
