@@ -252,6 +252,12 @@ func (c *Chunk) Histogram(name string, key *Node, bins int) {
 	c.histogram(name, key, nil, bins)
 }
 
+// HistogramByChunk is Histogram with Stats.ByChunk.
+func (c *Chunk) HistogramByChunk(name string, key *Node, bins int) {
+	c.histogram(name, key, nil, bins)
+	c.results[len(c.results)-1].ByChunk = true
+}
+
 // WeightedHistogram counts each element weight times (Uint32).
 func (c *Chunk) WeightedHistogram(name string, key, weight *Node, bins int) {
 	c.histogram(name, key, weight, bins)

@@ -53,7 +53,14 @@ type Stats struct {
 	Rows       map[string][]float64
 	Cols       map[string][]float64
 	Histograms map[string][]int64
-	Arrays     map[string][]uint32 // RunChunk only
+	ByChunk    map[string][][]BinCount // of histograms asked for by chunk: each chunk's bins that are not empty, ascending
+	Arrays     map[string][]uint32     // RunChunk only
+}
+
+// BinCount is a histogram's bin and how many elements are in it.
+type BinCount struct {
+	Bin   uint32
+	Count int32
 }
 
 // ResultKind says what a kernel's output is.
@@ -77,4 +84,6 @@ type Result struct {
 	Name string
 	Node *Node
 	Bins int
+	// ByChunk asks to keep a histogram's counts of each chunk, too.
+	ByChunk bool
 }

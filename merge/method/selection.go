@@ -1,7 +1,9 @@
 package method
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
@@ -44,116 +46,185 @@ type Rank struct {
 	Count int64 // how many of the largest keys are in
 }
 
-// LargestCuts finds, exactly and without sorting, where the Count largest keys end: a histogram of the high half of the
-// keys over all chunks, one of the low half inside the bin found, and a count of ties where only some of them are in.
-// keys builds the arrays (Uint32, below 2^31) on a chunk; name must identify them as a Kernel's name does. v holds the
-// Values that keys needs.
+// selection is one search for cuts.
+type selection struct {
+	t      *Task
+	name   string
+	layout Layout
+	inputs []int
+	keys   func(c *Chunk) []*Node
+	values Values
+	ranks  []Rank
+	open   []int // ranks that need a search
+	cuts   []Cut
+}
+
+// LargestCuts finds, exactly and without sorting, where the Count largest keys end. A sparse sample tells in which narrow
+// window of keys each cut lies; one pass over all elements counts what is above the window and, by key, what is in it. Where
+// there is no sample, or it misled, a histogram of the high half of the keys finds the window first. keys builds the arrays
+// (Uint32, below 2^31) on a chunk; name must identify them as a Kernel's name does. v holds the Values that keys needs.
 func (t *Task) LargestCuts(name string, layout Layout, inputs []int, keys func(c *Chunk) []*Node, v Values, ranks []Rank) ([]Cut, error) {
-	cuts := make([]Cut, len(ranks))
-	open := make([]int, 0, len(ranks)) // ranks that need a search
+	s := &selection{t: t, name: name, layout: layout, inputs: inputs, keys: keys, values: v.clone(), ranks: ranks, cuts: make([]Cut, len(ranks))}
 	for r, rank := range ranks {
 		switch {
 		case rank.Count <= 0:
-			cuts[r] = Nothing
+			s.cuts[r] = Nothing
 		case rank.Count >= t.N:
-			cuts[r] = t.Everything()
+			s.cuts[r] = t.Everything()
 		default:
-			open = append(open, r)
+			s.open = append(s.open, r)
 		}
 	}
-	if len(open) == 0 {
-		return cuts, nil
+	if len(s.open) == 0 {
+		return s.cuts, nil
 	}
-	arrays := map[int]bool{}
-	for _, r := range open {
-		arrays[ranks[r].Array] = true
+	found, err := s.bySample()
+	if err == nil && !found {
+		err = s.byHistogram()
 	}
+	return s.cuts, err
+}
 
-	high, err := t.Run(&Kernel{Name: fmt.Sprintf("%s/high%v", name, sortedKeys(arrays)), Layout: layout, Inputs: inputs, Build: func(c *Chunk) {
-		for a, key := range keys(c) {
+// sampleEvery is how sparse the sample is that finds the windows.
+const sampleEvery = 16
+
+// windowBins is the width of a window: two bins of the high half, so that a cut is nowhere near both of its ends.
+const windowBins = 2 * lowBins
+
+// bySample looks for the cuts in windows that a sample proposes; found is false when a cut lies elsewhere.
+func (s *selection) bySample() (found bool, err error) {
+	high, ok, err := s.t.Runner.RunSparse(s.t, s.highKernel(), s.values, sampleEvery)
+	if err != nil || !ok {
+		return false, err
+	}
+	lows := make([]uint32, len(s.ranks))
+	for _, r := range s.open {
+		h := high.Histograms[fmt.Sprint(s.ranks[r].Array)]
+		sampled := int64(0)
+		for _, n := range h {
+			sampled += n
+		}
+		bin, take := cutBin(h, int64(float64(s.ranks[r].Count)*float64(sampled)/float64(s.t.N)))
+		if bin > 0 && (2*take >= h[bin] || bin == highBins-1) {
+			bin--
+		}
+		lows[r] = bin << 16
+	}
+	return s.within(lows, windowBins, nil)
+}
+
+// byHistogram finds the bin of each cut's high half first.
+func (s *selection) byHistogram() error {
+	high, err := s.t.Run(s.highKernel(), s.values)
+	if err != nil {
+		return err
+	}
+	lows, above := make([]uint32, len(s.ranks)), make([]int64, len(s.ranks))
+	for _, r := range s.open {
+		count := s.ranks[r].Count
+		bin, take := cutBin(high.Histograms[fmt.Sprint(s.ranks[r].Array)], count)
+		lows[r], above[r] = bin<<16, count-take
+	}
+	found, err := s.within(lows, lowBins, above)
+	if err == nil && !found {
+		err = s.t.Errorf("%s: a cut was found and not found again: the input changed during the merge", s.name)
+	}
+	return err
+}
+
+// highKernel counts the high halves of the keys.
+func (s *selection) highKernel() *Kernel {
+	arrays := map[int]bool{}
+	for _, r := range s.open {
+		arrays[s.ranks[r].Array] = true
+	}
+	return &Kernel{Name: fmt.Sprintf("%s/high%v", s.name, sortedKeys(arrays)), Layout: s.layout, Inputs: s.inputs, Build: func(c *Chunk) {
+		for a, key := range s.keys(c) {
 			if arrays[a] {
 				c.Histogram(fmt.Sprint(a), BitwiseShiftRightLogicalScalar(key, uint32(16)), highBins)
 			}
 		}
-	}}, v)
-	if err != nil {
-		return nil, err
-	}
-	bins := make([]uint32, len(ranks))
-	left := make([]int64, len(ranks)) // how many are still to be taken within the bin
-	values := v.clone()
-	for _, r := range open {
-		bins[r], left[r] = cutBin(high.Histograms[fmt.Sprint(ranks[r].Array)], ranks[r].Count)
-		values[fmt.Sprintf("bin.%d", r)] = bins[r]
-	}
-
-	outside := uint32(lowBins)
-	low, err := t.Run(&Kernel{Name: fmt.Sprintf("%s/low%v", name, arraysOf(ranks, open)), Layout: layout, Inputs: inputs, Build: func(c *Chunk) {
-		ks := keys(c)
-		for _, r := range open {
-			key := ks[ranks[r].Array]
-			in := Equal(BitwiseShiftRightLogicalScalar(key, uint32(16)), c.Uint(fmt.Sprintf("bin.%d", r)))
-			c.Histogram(fmt.Sprint(r), Where(in, BitwiseAnd(key, Const(c.Graph, uint32(lowBins-1))), Const(c.Graph, outside)), lowBins)
-		}
-	}}, values)
-	if err != nil {
-		return nil, err
-	}
-	var split []int // ranks that take only some of the elements equal to their key
-	for _, r := range open {
-		h := low.Histograms[fmt.Sprint(r)]
-		bin, take := cutBin(h, left[r])
-		cuts[r] = Cut{Key: bins[r]<<16 | bin, End: Position(t.N)}
-		left[r] = take
-		if take < h[bin] {
-			split = append(split, r)
-			values[fmt.Sprintf("key.%d", r)] = cuts[r].Key
-		}
-	}
-	if len(split) == 0 {
-		return cuts, nil
-	}
-	return cuts, t.splitTies(name, layout, inputs, keys, values, ranks, split, left, cuts)
+	}}
 }
 
-// splitTies finds the position after the left[r]-th element whose key equals the cut's.
-func (t *Task) splitTies(name string, layout Layout, inputs []int, keys func(c *Chunk) []*Node, v Values, ranks []Rank, split []int, left []int64, cuts []Cut) error {
-	equal := func(c *Chunk, r int) *Node {
-		return Equal(keys(c)[ranks[r].Array], c.Uint(fmt.Sprintf("key.%d", r)))
+// within finds the cuts if each lies among the width keys from its low on. above says how many keys lie beyond each window;
+// nil: that is counted, too.
+func (s *selection) within(lows []uint32, width uint32, above []int64) (found bool, err error) {
+	counts := above == nil
+	for _, r := range s.open {
+		s.values[fmt.Sprintf("low.%d", r)], s.values[fmt.Sprintf("end.%d", r)] = lows[r], lows[r]+width
 	}
-	counts, err := t.Run(&Kernel{Name: fmt.Sprintf("%s/ties%v%v", name, split, arraysOf(ranks, split)), Layout: layout, Inputs: inputs, Build: func(c *Chunk) {
-		for _, r := range split {
-			c.Count(fmt.Sprint(r), equal(c, r))
+	stats, err := s.t.Run(&Kernel{Name: fmt.Sprintf("%s/within%d%v%v", s.name, width, s.open, arraysOf(s.ranks, s.open)), Layout: s.layout, Inputs: s.inputs, Build: func(c *Chunk) {
+		ks := s.keys(c)
+		for _, r := range s.open {
+			key := ks[s.ranks[r].Array]
+			if counts {
+				c.Count(fmt.Sprintf("above.%d", r), GreaterOrEqual(key, c.Uint(fmt.Sprintf("end.%d", r))))
+			}
+			// Keys below the window wrap around to large numbers, which are not counted either.
+			c.HistogramByChunk(fmt.Sprint(r), Sub(key, c.Uint(fmt.Sprintf("low.%d", r))), int(width))
 		}
-	}}, v)
+	}}, s.values)
 	if err != nil {
-		return err
+		return false, err
 	}
-	for _, r := range split {
-		chunk, before := 0, int64(0)
-		for per := counts.Chunks[fmt.Sprint(r)]; before+int64(per[chunk]) < left[r]; chunk++ {
-			before += int64(per[chunk])
+	for _, r := range s.open {
+		left := s.ranks[r].Count
+		if counts {
+			left -= int64(stats.Totals[fmt.Sprintf("above.%d", r)])
+		} else {
+			left -= above[r]
 		}
-		found, err := t.RunChunk(&Kernel{Name: fmt.Sprintf("%s/tie%d.%d", name, r, ranks[r].Array), Layout: layout, Inputs: inputs, Build: func(c *Chunk) {
-			c.Array("equal", ConvertDType(equal(c, r), uint32Type))
-		}}, v, chunk)
-		if err != nil {
-			return err
+		h := stats.Histograms[fmt.Sprint(r)]
+		inside := int64(0)
+		for _, n := range h {
+			inside += n
 		}
-		want := left[r] - before
-		for i, e := range found.Arrays["equal"] {
-			if e != 0 {
-				if want--; want == 0 {
-					cuts[r].End = Position(counts.Starts[chunk] + int64(i) + 1)
-					break
-				}
+		if left <= 0 || left > inside {
+			return false, nil
+		}
+		bin, take := cutBin(h, left)
+		s.cuts[r] = Cut{Key: lows[r] + bin, End: Position(s.t.N)}
+		if take < h[bin] {
+			if s.cuts[r].End, err = s.tieEnd(r, bin, take, stats); err != nil {
+				return false, err
 			}
 		}
-		if want != 0 {
-			return t.Errorf("%s: ties of rank %d were counted but not found again: the input changed during the merge", name, r)
+	}
+	return true, nil
+}
+
+// tieEnd finds the position after the take-th element whose key is the cut's.
+func (s *selection) tieEnd(r int, bin uint32, take int64, stats *Stats) (Position, error) {
+	chunk, before := 0, int64(0)
+	for _, bins := range stats.ByChunk[fmt.Sprint(r)] {
+		n := int64(0)
+		if i, ok := slices.BinarySearchFunc(bins, bin, func(b BinCount, bin uint32) int { return cmp.Compare(b.Bin, bin) }); ok {
+			n = int64(bins[i].Count)
+		}
+		if before+n >= take {
+			break
+		}
+		before += n
+		chunk++
+	}
+	key := fmt.Sprintf("key.%d", r)
+	s.values[key] = s.cuts[r].Key
+	found, err := s.t.RunChunk(&Kernel{Name: fmt.Sprintf("%s/tie%d.%d", s.name, r, s.ranks[r].Array), Layout: s.layout, Inputs: s.inputs, Build: func(c *Chunk) {
+		c.Array("equal", ConvertDType(Equal(s.keys(c)[s.ranks[r].Array], c.Uint(key)), uint32Type))
+	}}, s.values, chunk)
+	if err != nil {
+		return 0, err
+	}
+	want := take - before
+	for i, e := range found.Arrays["equal"] {
+		if e != 0 {
+			if want--; want == 0 {
+				return Position(stats.Starts[chunk] + int64(i) + 1), nil
+			}
 		}
 	}
-	return nil
+	return 0, s.t.Errorf("%s: equal magnitudes were counted and not found again: the input changed during the merge", s.name)
 }
 
 // cutBin finds the bin in which the count-th largest value lies and how many of that bin are still in.

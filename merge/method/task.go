@@ -55,6 +55,9 @@ type Runner interface {
 	Run(t *Task, k *Kernel, v Values) (*Stats, error)
 	// RunChunk executes k over one chunk only; array results are found in the statistics.
 	RunChunk(t *Task, k *Kernel, v Values, chunk int) (*Stats, error)
+	// RunSparse executes k over evenly spread pieces that make up about one element in every; ok is false, and nothing has
+	// been done, where that would cost as much as all of them.
+	RunSparse(t *Task, k *Kernel, v Values, every int) (s *Stats, ok bool, err error)
 	// Copy writes input i unchanged (cast to the output dtype).
 	Copy(t *Task, i int) error
 	// Sample returns count indices below n, drawn with replacement from the task's random stream.

@@ -77,7 +77,7 @@ type intoExecutable interface {
 // Chunk sizes in elements. In place, inputs and output of a chunk stay in the second- and third-level cache; padded
 // backends pay a call of about 10 µs and a kernel compilation per size, so theirs are larger.
 const (
-	inPlaceChunk = 256 << 10
+	inPlaceChunk = 512 << 10
 	paddedChunk  = 1 << 20
 	deviceChunk  = 16 << 20
 )

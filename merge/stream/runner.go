@@ -23,6 +23,7 @@ type geometry struct {
 	rows, cols int64 // rows is 1 and cols the element count under Flat
 	perUnit    int64 // elements (Flat) or rows
 	units      int
+	every      int64 // Flat: of so many units only the first is there; 0: all are
 }
 
 func (e *Engine) cut(t *method.Task, layout method.Layout) geometry {
@@ -52,7 +53,7 @@ func (e *Engine) cut(t *method.Task, layout method.Layout) geometry {
 // span returns a unit's first element and its size in elements, and in rows.
 func (g *geometry) span(unit int) (off, n, rowOff, rows int64) {
 	if g.layout == method.Flat {
-		off = int64(unit) * g.perUnit
+		off = int64(unit) * g.perUnit * max(g.every, 1)
 		return off, min(g.perUnit, g.cols-off), 0, 1
 	}
 	rowOff = int64(unit) * g.perUnit
@@ -69,6 +70,21 @@ func (r *runner) Run(t *method.Task, k *method.Kernel, v method.Values) (*method
 // RunChunk implements method.Runner.
 func (r *runner) RunChunk(t *method.Task, k *method.Kernel, v method.Values, chunk int) (*method.Stats, error) {
 	return r.run(t, k, v, r.engine.cut(t, k.Layout), chunk, chunk+1)
+}
+
+// sparsePiece is the length of the pieces that RunSparse picks.
+const sparsePiece = 8 << 10
+
+// RunSparse implements method.Runner. Backends that run compiled sizes only would pad each piece.
+func (r *runner) RunSparse(t *method.Task, k *method.Kernel, v method.Values, every int) (*method.Stats, bool, error) {
+	if !r.engine.inPlace || k.Layout != method.Flat || t.N < 4*r.engine.chunk {
+		return nil, false, nil
+	}
+	g := r.engine.cut(t, k.Layout)
+	g.perUnit, g.every = sparsePiece, int64(every)
+	pieces := (t.N + sparsePiece*int64(every) - 1) / (sparsePiece * int64(every))
+	s, err := r.run(t, k, v, g, 0, int(pieces))
+	return s, true, err
 }
 
 func (r *runner) run(t *method.Task, k *method.Kernel, v method.Values, g geometry, from, to int) (*method.Stats, error) {
@@ -182,7 +198,7 @@ type fold struct {
 func newFold(t *method.Task, results []method.Result, g geometry, from, to int) *fold {
 	f := &fold{results: results, geom: g, from: from, reports: t.Reported, waiting: map[int]*outputs{}}
 	s := &method.Stats{Totals: map[string]float64{}, Chunks: map[string][]float64{}, Rows: map[string][]float64{},
-		Cols: map[string][]float64{}, Histograms: map[string][]int64{}, Arrays: map[string][]uint32{}}
+		Cols: map[string][]float64{}, Histograms: map[string][]int64{}, ByChunk: map[string][][]method.BinCount{}, Arrays: map[string][]uint32{}}
 	for u := from; u < to; u++ {
 		off, _, _, _ := g.span(u)
 		s.Starts = append(s.Starts, off)
@@ -200,6 +216,9 @@ func newFold(t *method.Task, results []method.Result, g geometry, from, to int) 
 			s.Cols[r.Name] = make([]float64, g.cols)
 		case method.ResultHistogram:
 			s.Histograms[r.Name] = make([]int64, r.Bins)
+			if r.ByChunk {
+				s.ByChunk[r.Name] = make([][]method.BinCount, to-from)
+			}
 		}
 	}
 	f.stats = s
@@ -215,10 +234,7 @@ func (f *fold) add(unit int, o *outputs) {
 	for i, r := range f.results {
 		switch r.Kind {
 		case method.ResultHistogram:
-			h := f.stats.Histograms[r.Name]
-			for b, n := range o.counts[i][:len(h)] {
-				h[b] += int64(n)
-			}
+			f.count(unit, r, o.counts[i])
 		case method.ResultRow:
 			_, _, at, _ := f.geom.span(f.from + unit)
 			copy(f.stats.Rows[r.Name][at:], o.vectors[i])
@@ -262,6 +278,28 @@ func (f *fold) add(unit int, o *outputs) {
 				}
 			}
 		}
+	}
+}
+
+// count adds a unit's histogram. Most bins of most units are empty.
+func (f *fold) count(unit int, r method.Result, counts []int32) {
+	h := f.stats.Histograms[r.Name]
+	counts = counts[:len(h)]
+	var kept []method.BinCount
+	for b := 0; b < len(counts); b++ {
+		if b+4 <= len(counts) && counts[b]|counts[b+1]|counts[b+2]|counts[b+3] == 0 {
+			b += 3
+			continue
+		}
+		if n := counts[b]; n != 0 {
+			h[b] += int64(n)
+			if r.ByChunk {
+				kept = append(kept, method.BinCount{Bin: uint32(b), Count: n})
+			}
+		}
+	}
+	if r.ByChunk {
+		f.stats.ByChunk[r.Name][unit] = kept
 	}
 }
 

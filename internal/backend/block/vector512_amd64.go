@@ -682,6 +682,38 @@ func addU512(variant int, tail kernel) kernel {
 }
 
 //go:noinline
+func subU512(variant int, tail kernel) kernel {
+	switch variant {
+	case scalarVector:
+		return func(d, a, b, _ unsafe.Pointer, n int) {
+			p, i := archsimd.BroadcastUint32x16(*(*uint32)(a)), 0
+			for ; i+16 <= n; i += 16 {
+				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
+				p.Sub(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
+			}
+			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+		}
+	case vectorScalar:
+		return func(d, a, b, _ unsafe.Pointer, n int) {
+			q, i := archsimd.BroadcastUint32x16(*(*uint32)(b)), 0
+			for ; i+16 <= n; i += 16 {
+				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
+				p.Sub(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
+			}
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+		}
+	}
+	return func(d, a, b, _ unsafe.Pointer, n int) {
+		i := 0
+		for ; i+16 <= n; i += 16 {
+			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
+			p.Sub(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
+		}
+		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+	}
+}
+
+//go:noinline
 func mulU512(variant int, tail kernel) kernel {
 	switch variant {
 	case scalarVector:

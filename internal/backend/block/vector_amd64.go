@@ -208,6 +208,8 @@ func table512(op compute.OpType, d, to dtypes.DType, variant int, tail kernel) k
 		switch op {
 		case compute.OpTypeAdd:
 			return addU512(variant, tail)
+		case compute.OpTypeSub:
+			return subU512(variant, tail)
 		case compute.OpTypeMul:
 			return mulU512(variant, tail)
 		case compute.OpTypeBitwiseAnd, compute.OpTypeLogicalAnd:
@@ -324,6 +326,8 @@ func table256(op compute.OpType, d, to dtypes.DType, variant int, tail kernel) k
 		switch op {
 		case compute.OpTypeAdd:
 			return addU256(variant, tail)
+		case compute.OpTypeSub:
+			return subU256(variant, tail)
 		case compute.OpTypeMul:
 			return mulU256(variant, tail)
 		case compute.OpTypeBitwiseAnd, compute.OpTypeLogicalAnd:

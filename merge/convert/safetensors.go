@@ -1,0 +1,192 @@
+package convert
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// Safetensors writes the checkpoint at src (a directory, an index or a file) to the directory out: float tensors as
+// o.DType, all others as they are, in the same order, with the files beside the weights. In config.json the dtype follows.
+// A converted value is rounded to nearest, ties to even.
+func Safetensors(ctx context.Context, src, out string, o Options) (*Report, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	c, err := tensors.Open(src)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	dir := filepath.Dir(c.Files()[0])
+	if err := refuseInside(dir, out); err != nil {
+		return nil, err
+	}
+	x := &output{metadata: c.Metadata(), id: newIdentity("safetensors", o)}
+	if err := identify(x.id, c.Files()); err != nil {
+		return nil, err
+	}
+	for _, name := range c.Names() {
+		v, err := c.View(name)
+		if err != nil {
+			return nil, err
+		}
+		info := v.Info
+		if o.DType != nil && info.DType.IsFloat() {
+			info.DType = *o.DType
+		}
+		x.infos = append(x.infos, info)
+		x.from = append(x.from, &mapped{c, v, info.DType})
+	}
+	var warnings []string
+	if ownsDirectory(src) {
+		if warnings, err = x.beside(dir, o.DType); err != nil {
+			return nil, err
+		}
+	}
+	r, err := x.write(ctx, out, o)
+	if err != nil {
+		return nil, err
+	}
+	r.Warnings = warnings
+	return r, nil
+}
+
+// identify adds what tells the files of a checkpoint from others: headers, sizes, and times of change because headers do not
+// tell weights apart.
+func identify(id identity, files []string) error {
+	for _, f := range files {
+		digest, err := tensors.HeaderDigest(f)
+		if err != nil {
+			return err
+		}
+		st, err := os.Stat(f)
+		if err != nil {
+			return fmt.Errorf("cannot look at the input: %w", err)
+		}
+		id.add(filepath.Base(f), digest, st.ModTime().UTC().String())
+	}
+	return nil
+}
+
+// mapped is a tensor of an open checkpoint.
+type mapped struct {
+	c    *tensors.Checkpoint
+	view tensors.View
+	to   tensors.DType
+}
+
+// input translates a range of the output to one of the stored tensor.
+func (m *mapped) input(off, n int64) (int64, int64) {
+	if m.to == m.view.DType { // also the types that are smaller than a byte
+		return off, n
+	}
+	in, out := int64(m.view.DType.Size()), int64(m.to.Size())
+	return off / out * in, n / out * in
+}
+
+func (m *mapped) bytes(b *buffers, off, n int64) ([]byte, error) {
+	from, count := m.input(off, n)
+	m.c.WillNeed(m.view.Name, from, count)
+	data := m.view.Data[from:][:count]
+	if m.to == m.view.DType {
+		return data, nil
+	}
+	out := grown(&b.out, int(n))
+	return out, tensors.Convert(out, m.to, data, m.view.DType)
+}
+
+func (m *mapped) release(off, n int64) {
+	from, count := m.input(off, n)
+	m.c.Release(m.view.Name, from, count)
+}
+
+// ownsDirectory reports whether the files beside src belong to it: not if src is one file under a name of its own.
+func ownsDirectory(src string) bool {
+	if st, err := os.Stat(src); err == nil && st.IsDir() {
+		return true
+	}
+	name := filepath.Base(src)
+	return strings.HasSuffix(name, ".index.json") || name == "model.safetensors" || name == "diffusion_pytorch_model.safetensors"
+}
+
+// sideKinds are the extensions of files that belong to a model beside its weights; sideNames the names without any.
+var (
+	sideKinds = []string{".json", ".jinja", ".txt", ".model", ".py", ".md", ".yml", ".yaml", ".tiktoken", ".vocab"}
+	sideNames = []string{"LICENSE", "NOTICE", "USE_POLICY"}
+)
+
+// maxConfig bounds the config.json that is read into memory.
+const maxConfig = 64 << 20
+
+// beside finds the files to copy and patches config.json.
+func (x *output) beside(dir string, dtype *tensors.DType) (warnings []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the input: %w", err)
+	}
+	x.copies, x.files = map[string]string{}, map[string][]byte{}
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".index.json") ||
+			!slices.Contains(sideKinds, strings.ToLower(filepath.Ext(name))) && !slices.Contains(sideNames, name) {
+			continue
+		}
+		path := filepath.Join(dir, name)
+		st, err := os.Stat(path) // caches have links to the files
+		if err != nil || !st.Mode().IsRegular() {
+			continue
+		}
+		x.copies[name] = path
+		if name != "config.json" || dtype == nil {
+			continue
+		}
+		if st.Size() > maxConfig {
+			return nil, &tensors.FormatError{File: path, Msg: fmt.Sprintf("has %d bytes, too many for a configuration", st.Size()), Hint: "check the file"}
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the configuration: %w", err)
+		}
+		if strings.Contains(string(text), `"quantization_config"`) {
+			warnings = append(warnings, path+": describes quantised weights; their values were converted, not dequantised")
+		}
+		delete(x.copies, name)
+		x.files[name] = patchDType(text, *dtype)
+	}
+	return warnings, nil
+}
+
+// torchNames are the spellings of dtypes in config.json.
+var torchNames = map[tensors.DType]string{
+	tensors.F64: "float64", tensors.F32: "float32", tensors.F16: "float16", tensors.BF16: "bfloat16",
+	tensors.F8E4M3: "float8_e4m3fn", tensors.F8E5M2: "float8_e5m2",
+}
+
+// dtypeSetting is either spelling of the setting, old and new, also in the configurations of a model's parts.
+var dtypeSetting = regexp.MustCompile(`"(torch_dtype|dtype)"(\s*:\s*)(?:"[^"]*"|null)`)
+
+// patchDType sets the dtype in the text of a configuration. The text stays as it is otherwise: Python writes numbers that
+// are not JSON (Infinity), and people want to compare.
+func patchDType(text []byte, dtype tensors.DType) []byte {
+	name := torchNames[dtype]
+	if dtypeSetting.Match(text) {
+		return dtypeSetting.ReplaceAll(text, []byte(`"$1"$2"`+name+`"`))
+	}
+	open := strings.IndexByte(string(text), '{')
+	if open < 0 {
+		return text
+	}
+	rest := text[open+1:]
+	setting := "\n  \"torch_dtype\": \"" + name + "\""
+	if !strings.HasPrefix(strings.TrimSpace(string(rest)), "}") {
+		setting += ","
+	}
+	return slices.Concat(text[:open+1], []byte(setting), rest)
+}
