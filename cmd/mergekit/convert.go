@@ -63,10 +63,14 @@ func runConvert(cmd *cobra.Command, src, out string, o *convertOptions) error {
 	if isGGUF(src) {
 		do = convert.FromGGUF
 	}
-	bar := newProgress(cmd, 0, "converting")
-	co.Progress = bar.Add
+	add, done := func(int64) {}, func() {} // no bar when the conversion is refused
+	co.Start = func(total int64) {
+		bar := newProgress(cmd, total, "converting")
+		add, done = bar.Add, bar.Done
+	}
+	co.Progress = func(n int64) { add(n) }
 	report, err := do(cmd.Context(), src, out, co)
-	bar.Done()
+	done()
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -33,6 +34,7 @@ type Options struct {
 	ShardBytes int64          // most bytes of tensors in a shard; 0: 5e9; negative: one file
 	Force      bool           // replace an existing output, discard an interrupted one
 	Resume     bool           // finish an interrupted output if there is one
+	Start      func(int64)    // told once how many bytes of tensors the output will have; may be nil
 	Progress   func(int64)    // told how many bytes of output came to be, also by an interrupted run; may be nil
 }
 
@@ -117,6 +119,13 @@ func (id identity) add(parts ...string) {
 	}
 }
 
+// addStart adds the first n bytes of a file.
+func (id identity) addStart(r io.Reader, n int64) error {
+	id.add(fmt.Sprint(n))
+	_, err := io.CopyN(id.h, r, n)
+	return err
+}
+
 func (id identity) String() string { return hex.EncodeToString(id.h.Sum(nil)) }
 
 // piece is a worker's unit of work.
@@ -145,7 +154,7 @@ func stream(ctx context.Context, w *tensors.Writer, infos []tensors.Info, from [
 					err = w.Finish(p.tensor)
 				}
 				if err != nil {
-					stop(fmt.Errorf("%s: %w", infos[p.tensor].Name, err))
+					stop(err)
 					continue // until the feeder has seen it
 				}
 				progress(p.n)
@@ -241,6 +250,13 @@ func (x *output) write(ctx context.Context, out string, o Options) (*Report, err
 }
 
 func (x *output) fill(ctx context.Context, w *tensors.Writer, o Options) error {
+	if o.Start != nil {
+		total := int64(0)
+		for _, info := range x.infos {
+			total += info.Bytes()
+		}
+		o.Start(total)
+	}
 	if err := stream(ctx, w, x.infos, x.from, o.Progress); err != nil {
 		return err
 	}

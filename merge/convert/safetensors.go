@@ -99,7 +99,10 @@ func (m *mapped) bytes(b *buffers, off, n int64) ([]byte, error) {
 		return data, nil
 	}
 	out := grown(&b.out, int(n))
-	return out, tensors.Convert(out, m.to, data, m.view.DType)
+	if err := tensors.Convert(out, m.to, data, m.view.DType); err != nil {
+		return nil, fmt.Errorf("tensor %q: %w", m.view.Name, err)
+	}
+	return out, nil
 }
 
 func (m *mapped) release(off, n int64) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -117,17 +118,20 @@ func (f *File) open(path string) error {
 
 // openPart opens one file and parses its header; the file joins f.parts at once, so that Close finds it.
 func (f *File) openPart(path string) (*header, error) {
-	file, err := os.Open(path)
+	st, err := os.Stat(path) // before opening, which would wait for ever on a pipe
 	if err != nil {
-		return nil, err
-	}
-	f.parts = append(f.parts, file)
-	st, err := file.Stat()
-	if err != nil {
-		return nil, err
+		return nil, unreadable(path, err)
 	}
 	if !st.Mode().IsRegular() {
 		return nil, &tensors.FormatError{File: path, Msg: "is not a regular file", Hint: "give the path of a .gguf file"}
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, unreadable(path, err)
+	}
+	f.parts = append(f.parts, file)
+	if st, err = file.Stat(); err != nil {
+		return nil, unreadable(path, err)
 	}
 	h, err := parseHeader(path, io.NewSectionReader(file, 0, st.Size()), st.Size())
 	if err != nil {
@@ -135,6 +139,19 @@ func (f *File) openPart(path string) (*header, error) {
 	}
 	f.headers = append(f.headers, h.data)
 	return h, nil
+}
+
+// unreadable says why a file that the user named cannot be opened.
+func unreadable(path string, err error) error {
+	e := &tensors.FormatError{File: path, Msg: "cannot be read", Hint: "check the disk and the file's permissions", Err: err}
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		e.Msg += ": " + p.Err.Error()
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		e.Msg, e.Hint = "does not exist", "check the path"
+	}
+	return e
 }
 
 // addPart takes over what a header says.
@@ -197,10 +214,10 @@ func (f *File) Tensor(name string) (Tensor, bool) {
 // ReadAt fills p with the stored bytes of a tensor from byte off of it on.
 func (f *File) ReadAt(t Tensor, p []byte, off int64) error {
 	if off < 0 || off > t.Bytes() || int64(len(p)) > t.Bytes()-off || t.part < 0 || t.part >= len(f.parts) {
-		return fmt.Errorf("%s: bytes %d to %d are outside the tensor's %d", t.Name, off, off+int64(len(p)), t.Bytes())
+		return fmt.Errorf("tensor %q: bytes %d to %d are outside the tensor's %d", t.Name, off, off+int64(len(p)), t.Bytes())
 	}
 	if _, err := f.parts[t.part].ReadAt(p, t.offset+off); err != nil {
-		return fmt.Errorf("%s: %s: cannot read %d bytes at %d: %w", f.parts[t.part].Name(), t.Name, len(p), t.offset+off, err)
+		return fmt.Errorf("%s: tensor %q: cannot read %d bytes at %d: %w", f.parts[t.part].Name(), t.Name, len(p), t.offset+off, err)
 	}
 	return nil
 }
@@ -210,7 +227,7 @@ func (f *File) ReadAt(t Tensor, p []byte, off int64) error {
 func (f *File) ReadFloat32(t Tensor, dst []float32, elem int64, scratch []byte) error {
 	block := int64(t.Type.BlockElems())
 	if block == 0 || elem%block != 0 || int64(len(dst))%block != 0 {
-		return fmt.Errorf("%s: elements %d to %d do not fall on %s blocks", t.Name, elem, elem+int64(len(dst)), t.Type)
+		return fmt.Errorf("tensor %q: elements %d to %d do not fall on %s blocks", t.Name, elem, elem+int64(len(dst)), t.Type)
 	}
 	n := len(dst) / int(block) * t.Type.BlockBytes()
 	if cap(scratch) < n {
@@ -221,7 +238,7 @@ func (f *File) ReadFloat32(t Tensor, dst []float32, elem int64, scratch []byte) 
 		return err
 	}
 	if err := Dequantize(dst, t.Type, raw); err != nil {
-		return fmt.Errorf("%s: %w", t.Name, err)
+		return fmt.Errorf("tensor %q: %w", t.Name, err)
 	}
 	return nil
 }

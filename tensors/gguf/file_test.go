@@ -270,8 +270,8 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// FuzzGGUF opens arbitrary bytes; what opens must have a table that can be read in full.
-func FuzzGGUF(f *testing.F) {
+// FuzzOpen opens arbitrary bytes; what opens must have a table that can be read in full.
+func FuzzOpen(f *testing.F) {
 	tiny, err := os.ReadFile("testdata/tiny.gguf")
 	if err != nil {
 		f.Fatal(err)

@@ -1,0 +1,201 @@
+package convert
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// renderJSON is how transformers writes its files: two spaces, characters as they are.
+func renderJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		return nil, fmt.Errorf("cannot render JSON: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// writeConfig makes config.json and generation_config.json.
+func (m *model) writeConfig(files map[string][]byte, dtype tensors.DType) error {
+	inner, err := m.number("feed_forward_length")
+	if err != nil {
+		return err
+	}
+	length, err := m.number("context_length")
+	if err != nil {
+		return err
+	}
+	eps, ok := m.f.Float(m.arch + ".attention.layer_norm_rms_epsilon")
+	if !ok || eps <= 0 || eps >= 1 {
+		return m.bad("the setting %s.attention.layer_norm_rms_epsilon is missing or no small positive number", m.arch)
+	}
+	_, untied := m.f.Tensor("output.weight")
+	config := map[string]any{
+		"architectures": []string{m.family.class}, "model_type": m.family.modelType, "torch_dtype": torchNames[dtype],
+		"hidden_size": m.hidden, "intermediate_size": inner, "num_hidden_layers": m.layers,
+		"num_attention_heads": m.heads, "num_key_value_heads": m.kvHeads, "head_dim": m.headSize,
+		"hidden_act": "silu", "max_position_embeddings": length, "vocab_size": m.vocab,
+		"rms_norm_eps": number(eps), "tie_word_embeddings": !untied, "use_cache": true,
+	}
+	if err := m.rope(config, length); err != nil {
+		return err
+	}
+	if err := m.family.settings(m, config); err != nil {
+		return err
+	}
+	generation := map[string]any{}
+	for _, which := range []string{"bos", "eos", "pad"} {
+		if id, ok := m.specialID(which); ok {
+			config[which+"_token_id"], generation[which+"_token_id"] = id, id
+		}
+	}
+	// Chat models end a turn with another token than a text.
+	if eos, ok := m.specialID("eos"); ok {
+		if eot, ok := m.specialID("eot"); ok && eot != eos {
+			generation["eos_token_id"] = []int64{eos, eot}
+		}
+	}
+	if files["config.json"], err = renderJSON(config); err != nil {
+		return err
+	}
+	files["generation_config.json"], err = renderJSON(generation)
+	return err
+}
+
+// number undoes the rounding to float32 that settings have in GGUF: 1e-05 and not 9.999999747378752e-06.
+func number(x float64) any {
+	if float64(float32(x)) == x {
+		return float32(x)
+	}
+	return x
+}
+
+// specialID reads the id of a special token, which must be one of the vocabulary.
+func (m *model) specialID(which string) (int64, bool) {
+	key := "tokenizer.ggml." + map[string]string{"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown", "eot": "eot"}[which] + "_token_id"
+	id, ok := m.f.Int(key)
+	return id, ok && id >= 0 && id < m.vocab
+}
+
+// rope sets the base and the scaling of the rotary embedding.
+func (m *model) rope(config map[string]any, length int64) error {
+	theta, ok := m.f.Float(m.arch + ".rope.freq_base")
+	if !ok {
+		theta = 10000
+	}
+	if !(theta > 0) || math.IsInf(theta, 0) {
+		return m.bad("the setting %s.rope.freq_base is %v, which is no base", m.arch, theta)
+	}
+	config["rope_theta"] = number(theta)
+	kind, _ := m.f.Text(m.arch + ".rope.scaling.type")
+	factor, _ := m.f.Float(m.arch + ".rope.scaling.factor")
+	switch {
+	case kind == "" || kind == "none" || factor == 0 || factor == 1:
+	case kind == "linear":
+		config["rope_scaling"] = map[string]any{"rope_type": "linear", "factor": number(factor)}
+	case kind == "yarn":
+		scaling := map[string]any{"rope_type": "yarn", "factor": number(factor)}
+		if n, ok := m.f.Int(m.arch + ".rope.scaling.original_context_length"); ok {
+			scaling["original_max_position_embeddings"] = n
+		}
+		config["rope_scaling"] = scaling
+	default:
+		return m.unsupported("scales its rotary embedding by %q; none, linear and yarn can be converted", kind)
+	}
+	t, ok := m.f.Tensor(ropeFactors)
+	if !ok {
+		return nil
+	}
+	if t.Elems() != m.headSize/2 || t.Type.BlockElems() != 1 {
+		return m.bad("%s does not have %d elements", ropeFactors, m.headSize/2)
+	}
+	factors := make([]float32, m.headSize/2)
+	if err := m.f.ReadFloat32(t, factors, 0, nil); err != nil {
+		return err
+	}
+	scaling, ok := llama3Scaling(factors, theta)
+	if !ok {
+		return m.unsupported("scales its rotary embedding by factors that are not Llama 3's")
+	}
+	if scaling != nil {
+		config["rope_scaling"] = scaling
+	}
+	return nil
+}
+
+// llama3Scaling finds the settings that give the factors, by which frequencies are divided: short waves keep theirs, long
+// ones have the largest factor, and a line in the frequency joins them. All published models share three of the settings. A
+// model without scaling has nil.
+func llama3Scaling(factors []float32, theta float64) (settings map[string]any, ok bool) {
+	const lowFreq, highFreq, context = 1.0, 4.0, 8192.0
+	largest := 0.0
+	for _, f := range factors {
+		largest = max(largest, float64(f))
+	}
+	for i, f := range factors {
+		turns := context * math.Pow(theta, -float64(i)/float64(len(factors))) / (2 * math.Pi)
+		smooth := min(1, max(0, (turns-lowFreq)/(highFreq-lowFreq)))
+		want := 1 / ((1-smooth)/largest + smooth)
+		if !(math.Abs(float64(f)-want) <= 1e-3*want) {
+			return nil, false
+		}
+	}
+	if largest == 1 {
+		return nil, true
+	}
+	return map[string]any{
+		"rope_type": "llama3", "factor": number(largest), "low_freq_factor": lowFreq, "high_freq_factor": highFreq,
+		"original_max_position_embeddings": int64(context),
+	}, true
+}
+
+// biases reports whether all four projections of attention have biases; some only is what no setting can say.
+func (m *model) biases(parts ...string) (bool, error) {
+	n := 0
+	for _, part := range parts {
+		if _, ok := m.f.Tensor("blk.0." + part + ".bias"); ok {
+			n++
+		}
+	}
+	if n != 0 && n != len(parts) {
+		return false, m.unsupported("has biases for some of %v, which %s of transformers cannot have", parts, m.family.class)
+	}
+	return n != 0, nil
+}
+
+func attentionBias(m *model, config map[string]any) (err error) {
+	config["attention_bias"], err = m.biases("attn_q", "attn_k", "attn_v", "attn_output")
+	return err
+}
+
+func llamaSettings(m *model, config map[string]any) (err error) {
+	if err := attentionBias(m, config); err != nil {
+		return err
+	}
+	config["mlp_bias"], err = m.biases("ffn_gate", "ffn_up", "ffn_down")
+	return err
+}
+
+func qwen3Settings(m *model, config map[string]any) error {
+	config["use_sliding_window"] = false
+	return attentionBias(m, config)
+}
+
+// windowSettings are those of families with a sliding window, which their defaults switch on.
+func windowSettings(m *model, config map[string]any) error {
+	config["sliding_window"] = nil
+	n, ok := m.f.Int(m.arch + ".attention.sliding_window")
+	if ok && n > 0 {
+		config["sliding_window"] = n
+	}
+	if m.arch != "mistral" {
+		config["use_sliding_window"] = ok && n > 0
+	}
+	return nil
+}
