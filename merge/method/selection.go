@@ -16,8 +16,8 @@ type Cut struct {
 	End Position
 }
 
-// Nothing is a cut that keeps no element: no key lies above it and none of the equal ones is taken.
-var Nothing = Cut{Key: 1<<32 - 1}
+// Nothing is a cut that keeps no element: keys are below 2^31.
+var Nothing = Cut{Key: 1 << 31}
 
 // Everything is a cut that keeps every element.
 func (t *Task) Everything() Cut { return Cut{Key: 0, End: Position(t.N)} }
@@ -28,11 +28,11 @@ func (v Values) SetCut(name string, c Cut) {
 	v[name+".end"] = c.End
 }
 
-// Above marks the elements that a cut keeps, given their keys (Uint32).
+// Above marks the elements that a cut keeps, given their keys (Uint32). Where equal keys are out, the smallest key that is
+// in lies one higher.
 func (c *Chunk) Above(key *Node, name string) *Node {
 	limit := c.Uint(name + ".key")
-	return LogicalOr(GreaterThan(key, limit),
-		LogicalAnd(Equal(key, limit), c.Before(name+".end")))
+	return GreaterOrEqual(key, Where(c.Before(name+".end"), limit, AddScalar(limit, uint32(1))))
 }
 
 const (

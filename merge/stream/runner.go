@@ -286,10 +286,19 @@ func (f *fold) count(unit int, r method.Result, counts []int32) {
 	h := f.stats.Histograms[r.Name]
 	counts = counts[:len(h)]
 	var kept []method.BinCount
+	words := viewOf[uint64](bytesOf(counts)[:len(counts)/2*8]) // worker buffers are aligned to 8 bytes
 	for b := 0; b < len(counts); b++ {
-		if b+4 <= len(counts) && counts[b]|counts[b+1]|counts[b+2]|counts[b+3] == 0 {
-			b += 3
-			continue
+		if b%16 == 0 {
+			for b/2+8 <= len(words) {
+				w := words[b/2:][:8]
+				if w[0]|w[1]|w[2]|w[3]|w[4]|w[5]|w[6]|w[7] != 0 {
+					break
+				}
+				b += 16
+			}
+			if b >= len(counts) {
+				break
+			}
 		}
 		if n := counts[b]; n != 0 {
 			h[b] += int64(n)

@@ -197,16 +197,21 @@ func columnStep(f *frame, in *instr) {
 func countStep(f *frame, in *instr) {
 	h := span[int32](f.p[in.dst], in.arg)
 	one := *(*int32)(f.p[in.b])
-	inner := h[:len(h)-1]
-	last, rest := uint32(len(inner)), int32(0)
-	for _, i := range span[uint32](f.p[in.a], f.n) {
-		if uint64(i) < uint64(len(inner)) {
-			inner[i] += one
+	last := len(h) - 1
+	h[last] += one * countBins(h[:last], one, span[uint32](f.p[in.a], f.n))
+}
+
+// countBinsScalar adds one to the bin of each index and returns how many indices are the one after the last.
+func countBinsScalar(bins []int32, one int32, indices []uint32) (rest int32) {
+	last := uint32(len(bins))
+	for _, i := range indices {
+		if uint64(i) < uint64(len(bins)) {
+			bins[i] += one
 		} else if i == last {
-			rest += one
+			rest++
 		}
 	}
-	h[last] += rest
+	return rest
 }
 
 func histogramStep(f *frame, in *instr) {

@@ -3,6 +3,7 @@
 package block
 
 import (
+	mathbits "math/bits"
 	"simd/archsimd"
 
 	"github.com/gomlx/compute"
@@ -98,6 +99,45 @@ func countMasks(p []uint32) int64 {
 		p = p[i:]
 	}
 	return s + countMasksScalar(p)
+}
+
+// countBins is countBinsScalar; sixteen or eight indices that are all past the bins cost one comparison.
+func countBins(bins []int32, one int32, indices []uint32) (rest int32) {
+	switch width {
+	case 512:
+		last, acc, i := archsimd.BroadcastUint32x16(uint32(len(bins))), archsimd.BroadcastInt32x16(0), 0
+		for ; i+16 <= len(indices); i += 16 {
+			block := (*[16]uint32)(indices[i:])
+			x := archsimd.LoadUint32x16(block)
+			acc = acc.Sub(x.Equal(last).ToInt32x16())
+			for m := x.Less(last).ToBits(); m != 0; m &= m - 1 {
+				bins[block[mathbits.TrailingZeros16(m)]] += one
+			}
+		}
+		var lanes [16]int32
+		acc.Store(&lanes)
+		for _, n := range lanes {
+			rest += n
+		}
+		indices = indices[i:]
+	case 256:
+		last, acc, i := archsimd.BroadcastUint32x8(uint32(len(bins))), archsimd.BroadcastInt32x8(0), 0
+		for ; i+8 <= len(indices); i += 8 {
+			block := (*[8]uint32)(indices[i:])
+			x := archsimd.LoadUint32x8(block)
+			acc = acc.Sub(x.Equal(last).ToInt32x8())
+			for m := x.Less(last).ToBits(); m != 0; m &= m - 1 {
+				bins[block[mathbits.TrailingZeros8(m)]] += one
+			}
+		}
+		var lanes [8]int32
+		acc.Store(&lanes)
+		for _, n := range lanes {
+			rest += n
+		}
+		indices = indices[i:]
+	}
+	return rest + countBinsScalar(bins, one, indices)
 }
 
 func sumInt32(p []int32) int64 {
