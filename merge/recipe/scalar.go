@@ -187,10 +187,21 @@ func (s scalar) what() string {
 
 // quoted puts text of a recipe into a message: quoted, and not longer than a line bears.
 func quoted(s string) string {
-	return strconv.Quote(clip(s))
+	return strconv.Quote(cut(s))
 }
 
+// clip puts a name of a recipe into a message: as it is when it is plain, quoted when it has characters that a terminal would
+// act upon or not show.
 func clip(s string) string {
+	for _, c := range s {
+		if !strconv.IsPrint(c) {
+			return quoted(s)
+		}
+	}
+	return cut(s)
+}
+
+func cut(s string) string {
 	const most = 80
 	r := []rune(s)
 	if len(r) <= most {
