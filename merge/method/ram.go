@@ -7,7 +7,7 @@ import (
 )
 
 var ramCitation = Citation{
-	Text: "Reinforced Agent Merging, 2026, arXiv:2601.13572",
+	Text: "Yuan et al., 2026, \"Behavior knowledge merge in reinforced agentic models\" (Reinforced Agent Merging)",
 	URL:  "https://arxiv.org/abs/2601.13572",
 }
 
@@ -15,7 +15,7 @@ var ramEpsilon = Param{Name: "epsilon", Kind: Float, Default: 1e-5, Doc: "an ent
 
 // RAM averages the entries of task vectors that several models changed and keeps those that only one changed in full.
 //
-// Reinforced Agent Merging, 2026, arXiv:2601.13572.
+// Yuan et al., 2026, "Behavior knowledge merge in reinforced agentic models" (Reinforced Agent Merging).
 var RAM = &Method{
 	Name:    "ram",
 	Title:   "RAM",
@@ -40,7 +40,7 @@ var RAM = &Method{
 
 // RAMPlusTL is RAM with the unshared entries of a model enlarged by how much it shares.
 //
-// Reinforced Agent Merging, 2026, arXiv:2601.13572.
+// Yuan et al., 2026, "Behavior knowledge merge in reinforced agentic models" (Reinforced Agent Merging).
 var RAMPlusTL = &Method{
 	Name:    "ramplus_tl",
 	Title:   "RAM+ (tensor level)",

@@ -47,7 +47,7 @@ const (
 func taskVectorParams(normalize, rescale bool, more ...Param) []Param {
 	p := []Param{
 		{Name: "weight", Kind: Float, PerInput: true, Required: true, Doc: "factor of this model's task vector"},
-		{Name: "density", Kind: Float, PerInput: true, Default: 1.0, Doc: "fraction of the task vector's entries to keep"},
+		{Name: "density", Kind: Float, PerInput: true, Default: 1.0, Doc: "fraction of the task vector's entries to keep (task_arithmetic keeps all)"},
 	}
 	p = append(p, more...)
 	return append(p,
