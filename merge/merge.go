@@ -121,6 +121,10 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 			return nil, err
 		}
 	}
+	bounds := stream.Options{Threads: o.Threads, MaxMemory: o.MaxMemory, Inputs: p.Widest()}
+	if _, err := stream.NewEngine(o.Backend, bounds); err != nil { // too little memory shows before there is an output
+		return nil, &InputError{err}
+	}
 	w, err := tensors.Create(out, p.Outputs(), tensors.WriteOptions{
 		ShardBytes: o.ShardBytes, Force: o.Force, Resume: o.Resume, Fingerprint: fingerprint(p, o),
 	})
@@ -183,7 +187,7 @@ func execute(ctx context.Context, p *plan.Plan, w *tensors.Writer, o Options) (*
 	}
 	var mu sync.Mutex
 	tally := newTally()
-	e := stream.NewEngine(o.Backend, stream.Options{Threads: o.Threads, MaxMemory: o.MaxMemory, Written: o.Written, Finished: func(j *stream.Job) error {
+	e, err := stream.NewEngine(o.Backend, stream.Options{Threads: o.Threads, MaxMemory: o.MaxMemory, Inputs: p.Widest(), Written: o.Written, Finished: func(j *stream.Job) error {
 		mu.Lock()
 		tally.add(&j.Task, sources[j])
 		mu.Unlock()
@@ -194,6 +198,9 @@ func execute(ctx context.Context, p *plan.Plan, w *tensors.Writer, o Options) (*
 		}
 		return nil
 	}})
+	if err != nil {
+		return nil, err
+	}
 	if err := e.Run(ctx, jobs); err != nil {
 		return nil, err
 	}

@@ -50,11 +50,7 @@ func runPlan(cmd *cobra.Command, file string, po plan.Options, threads int) erro
 		return &merge.InputError{Err: err}
 	}
 	defer p.Close()
-	widest := 0
-	for _, t := range p.Tasks {
-		widest = max(widest, len(t.Inputs))
-	}
-	memory := stream.MemoryEstimate(threads, widest)
+	memory := stream.MemoryEstimate(threads, p.Widest())
 	if jsonWanted(cmd) {
 		b, err := json.Marshal(p)
 		if err != nil {

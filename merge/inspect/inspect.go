@@ -114,14 +114,18 @@ func runJobs(ctx context.Context, jobs []*stream.Job, o Options) error {
 	if len(jobs) == 0 {
 		return nil
 	}
-	return stream.NewEngine(o.Backend, stream.Options{Threads: o.Threads, Finished: func(j *stream.Job) error {
+	e, err := stream.NewEngine(o.Backend, stream.Options{Threads: o.Threads, Finished: func(j *stream.Job) error {
 		if o.Read != nil {
 			for _, in := range j.Inputs {
 				o.Read(j.Task.N * int64(in.DType().Size()))
 			}
 		}
 		return nil
-	}}).Run(ctx, jobs)
+	}})
+	if err != nil {
+		return err
+	}
+	return e.Run(ctx, jobs)
 }
 
 var inspectKernel = &method.Kernel{Name: "inspect", Build: func(c *method.Chunk) {

@@ -80,7 +80,11 @@ func keep(t *testing.T, b compute.Backend, x []float32, k int64) []bool {
 	job.Task = method.Task{Name: fmt.Sprint(k), Shape: []int{len(x)}, N: int64(len(x)), Inputs: 1, Base: -1}
 	job.Task.D = float32Type
 	job.Task.Out = float32Type
-	if err := stream.NewEngine(b, stream.Options{ChunkElem: 256}).Run(context.Background(), []*stream.Job{job}); err != nil {
+	e, err := stream.NewEngine(b, stream.Options{ChunkElem: 256})
+	if err == nil {
+		err = e.Run(context.Background(), []*stream.Job{job})
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	out := make([]bool, len(x))

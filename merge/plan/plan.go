@@ -127,6 +127,15 @@ func (p *Plan) BytesWritten() int64 {
 	return n
 }
 
+// Widest returns the largest number of inputs that a task has.
+func (p *Plan) Widest() int {
+	n := 0
+	for _, t := range p.Tasks {
+		n = max(n, len(t.Inputs))
+	}
+	return n
+}
+
 // BytesRead is an estimate of the traffic from the inputs: methods with several passes read an input more than once, the
 // later times mostly from memory.
 func (p *Plan) BytesRead() int64 {

@@ -43,7 +43,8 @@ type Options struct {
 	Written   func(n int64)    // called after each write, from any goroutine
 	Finished  func(*Job) error // called once per finished job, from any goroutine
 	Window    int              // jobs in flight; 0: chosen from Threads
-	MaxMemory int64            // bytes that the workers' buffers should stay under; 0: no bound
+	MaxMemory int64            // bytes of anonymous memory to stay under; 0: no bound
+	Inputs    int              // most inputs that a job has; with MaxMemory only
 }
 
 // Engine runs jobs on one backend. It may run several lists of jobs, one after the other; compiled kernels stay.
@@ -82,8 +83,9 @@ const (
 	deviceChunk  = 16 << 20
 )
 
-// NewEngine prepares an engine on a backend.
-func NewEngine(b compute.Backend, o Options) *Engine {
+// NewEngine prepares an engine on a backend. Under MaxMemory it takes fewer workers, and on backends that copy their inputs
+// smaller chunks; a bound that even the least does not meet is a *MemoryError.
+func NewEngine(b compute.Backend, o Options) (*Engine, error) {
 	e := &Engine{backend: b, opts: o, programs: map[string]*programEntry{}}
 	_, e.inPlace = b.(zeroCopy)
 	e.device = !b.HasSharedBuffers()
@@ -105,12 +107,57 @@ func NewEngine(b compute.Backend, o Options) *Engine {
 	if o.ChunkElem > 0 {
 		e.chunk = o.ChunkElem
 	}
-	return e
+	return e, e.fit()
 }
 
-// perElement is what a worker holds for each element of a chunk besides its inputs: the output, decoded or random values
+// perElement is what a worker holds for each element of a chunk besides its inputs: the output, decoded or random values,
+// histograms
 // and a kernel's registers, generously.
-const perElement = 24
+const perElement = 40
+
+// What a process needs before the first chunk, in bytes: the program and its runtime, and a compiler where there is one.
+const (
+	programBytes  = 48 << 20
+	compilerBytes = 320 << 20
+)
+
+// leastChunk is the smallest chunk that is worth a call of a backend with a compiler.
+const leastChunk = 64 << 10
+
+// fit bounds workers and chunks by MaxMemory.
+func (e *Engine) fit() error {
+	if e.opts.MaxMemory <= 0 {
+		return nil
+	}
+	for e.memory() > e.opts.MaxMemory {
+		switch {
+		case e.threads > 1:
+			e.threads--
+		case !e.inPlace && e.chunk > leastChunk:
+			e.chunk /= 2
+		default:
+			return &MemoryError{Need: e.memory(), Max: e.opts.MaxMemory}
+		}
+	}
+	return nil
+}
+
+// memory estimates the anonymous memory that the engine's work needs.
+func (e *Engine) memory() int64 {
+	base := int64(programBytes)
+	if e.fuses {
+		base += compilerBytes
+	}
+	return base + int64(e.threads)*e.chunk*int64(perElement+4*e.opts.Inputs)
+}
+
+// MemoryError says that a bound on memory is too tight for any work at all.
+type MemoryError struct{ Need, Max int64 }
+
+// Error renders the message.
+func (e *MemoryError) Error() string {
+	return fmt.Sprintf("this merge needs about %d MiB of memory, and --max-memory allows %d MiB; allow more", (e.Need+1<<20-1)>>20, e.Max>>20)
+}
 
 // MemoryEstimate is the anonymous memory in bytes that an in-place merge of tensors with that many inputs needs: the
 // program itself and its workers' buffers. It does not depend on the model's size.
@@ -118,8 +165,8 @@ func MemoryEstimate(threads, inputs int) int64 {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	const program = 48 << 20
-	return program + int64(threads)*inPlaceChunk*int64(perElement+4*inputs)
+	e := Engine{threads: threads, chunk: inPlaceChunk, opts: Options{Inputs: inputs}}
+	return e.memory()
 }
 
 // Threads returns the number of workers.

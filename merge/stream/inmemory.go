@@ -74,7 +74,11 @@ func MergeTensors(ctx context.Context, b compute.Backend, o Options, name string
 			return nil, nil, err
 		}
 	}
-	if err := NewEngine(b, o).Run(ctx, []*Job{job}); err != nil {
+	e, err := NewEngine(b, o)
+	if err == nil {
+		err = e.Run(ctx, []*Job{job})
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	return sink.Data, &job.Task, nil
