@@ -19,7 +19,9 @@ func subF512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 				p.Sub(q).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -28,7 +30,9 @@ func subF512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i)))
 				p.Sub(q).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -37,7 +41,9 @@ func subF512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i))), archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 			p.Sub(q).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -51,7 +57,9 @@ func addF512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 				p.Add(q).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -60,7 +68,9 @@ func addF512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i)))
 				p.Add(q).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -69,7 +79,9 @@ func addF512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i))), archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 			p.Add(q).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -83,7 +95,9 @@ func mulF512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 				p.Mul(q).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -92,7 +106,9 @@ func mulF512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i)))
 				p.Mul(q).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -101,7 +117,9 @@ func mulF512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i))), archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 			p.Mul(q).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -115,7 +133,9 @@ func divF512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 				p.Div(q).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -124,7 +144,9 @@ func divF512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i)))
 				p.Div(q).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -133,7 +155,9 @@ func divF512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i))), archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 			p.Div(q).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -147,7 +171,9 @@ func addD512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(b, 8*i)))
 				p.Add(q).Store((*[8]float64)(unsafe.Add(d, 8*i)))
 			}
-			tail(unsafe.Add(d, 8*i), a, unsafe.Add(b, 8*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 8*i), a, unsafe.Add(b, 8*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -156,7 +182,9 @@ func addD512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(a, 8*i)))
 				p.Add(q).Store((*[8]float64)(unsafe.Add(d, 8*i)))
 			}
-			tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -165,7 +193,9 @@ func addD512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(a, 8*i))), archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(b, 8*i)))
 			p.Add(q).Store((*[8]float64)(unsafe.Add(d, 8*i)))
 		}
-		tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), unsafe.Add(b, 8*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), unsafe.Add(b, 8*i), nil, n-i)
+		}
 	}
 }
 
@@ -179,7 +209,9 @@ func subD512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(b, 8*i)))
 				p.Sub(q).Store((*[8]float64)(unsafe.Add(d, 8*i)))
 			}
-			tail(unsafe.Add(d, 8*i), a, unsafe.Add(b, 8*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 8*i), a, unsafe.Add(b, 8*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -188,7 +220,9 @@ func subD512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(a, 8*i)))
 				p.Sub(q).Store((*[8]float64)(unsafe.Add(d, 8*i)))
 			}
-			tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -197,7 +231,9 @@ func subD512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(a, 8*i))), archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(b, 8*i)))
 			p.Sub(q).Store((*[8]float64)(unsafe.Add(d, 8*i)))
 		}
-		tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), unsafe.Add(b, 8*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), unsafe.Add(b, 8*i), nil, n-i)
+		}
 	}
 }
 
@@ -211,7 +247,9 @@ func mulD512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(b, 8*i)))
 				p.Mul(q).Store((*[8]float64)(unsafe.Add(d, 8*i)))
 			}
-			tail(unsafe.Add(d, 8*i), a, unsafe.Add(b, 8*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 8*i), a, unsafe.Add(b, 8*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -220,7 +258,9 @@ func mulD512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(a, 8*i)))
 				p.Mul(q).Store((*[8]float64)(unsafe.Add(d, 8*i)))
 			}
-			tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -229,7 +269,9 @@ func mulD512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(a, 8*i))), archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(b, 8*i)))
 			p.Mul(q).Store((*[8]float64)(unsafe.Add(d, 8*i)))
 		}
-		tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), unsafe.Add(b, 8*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), unsafe.Add(b, 8*i), nil, n-i)
+		}
 	}
 }
 
@@ -243,7 +285,9 @@ func divD512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(b, 8*i)))
 				p.Div(q).Store((*[8]float64)(unsafe.Add(d, 8*i)))
 			}
-			tail(unsafe.Add(d, 8*i), a, unsafe.Add(b, 8*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 8*i), a, unsafe.Add(b, 8*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -252,7 +296,9 @@ func divD512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(a, 8*i)))
 				p.Div(q).Store((*[8]float64)(unsafe.Add(d, 8*i)))
 			}
-			tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -261,7 +307,9 @@ func divD512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(a, 8*i))), archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(b, 8*i)))
 			p.Div(q).Store((*[8]float64)(unsafe.Add(d, 8*i)))
 		}
-		tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), unsafe.Add(b, 8*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 8*i), unsafe.Add(a, 8*i), unsafe.Add(b, 8*i), nil, n-i)
+		}
 	}
 }
 
@@ -275,7 +323,9 @@ func equalF512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 				p.Equal(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -284,7 +334,9 @@ func equalF512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i)))
 				p.Equal(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -293,7 +345,9 @@ func equalF512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i))), archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 			p.Equal(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -307,7 +361,9 @@ func equalU512(variant int, tail kernel) kernel {
 				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 				p.Equal(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -316,7 +372,9 @@ func equalU512(variant int, tail kernel) kernel {
 				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
 				p.Equal(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -325,7 +383,9 @@ func equalU512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 			p.Equal(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -339,7 +399,9 @@ func notEqualF512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 				p.NotEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -348,7 +410,9 @@ func notEqualF512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i)))
 				p.NotEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -357,7 +421,9 @@ func notEqualF512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i))), archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 			p.NotEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -371,7 +437,9 @@ func notEqualU512(variant int, tail kernel) kernel {
 				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 				p.NotEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -380,7 +448,9 @@ func notEqualU512(variant int, tail kernel) kernel {
 				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
 				p.NotEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -389,7 +459,9 @@ func notEqualU512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 			p.NotEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -403,7 +475,9 @@ func lessF512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 				p.Less(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -412,7 +486,9 @@ func lessF512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i)))
 				p.Less(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -421,7 +497,9 @@ func lessF512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i))), archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 			p.Less(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -435,7 +513,9 @@ func lessU512(variant int, tail kernel) kernel {
 				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 				p.Less(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -444,7 +524,9 @@ func lessU512(variant int, tail kernel) kernel {
 				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
 				p.Less(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -453,7 +535,9 @@ func lessU512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 			p.Less(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -467,7 +551,9 @@ func lessEqualF512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 				p.LessEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -476,7 +562,9 @@ func lessEqualF512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i)))
 				p.LessEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -485,7 +573,9 @@ func lessEqualF512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i))), archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 			p.LessEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -499,7 +589,9 @@ func lessEqualU512(variant int, tail kernel) kernel {
 				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 				p.LessEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -508,7 +600,9 @@ func lessEqualU512(variant int, tail kernel) kernel {
 				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
 				p.LessEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -517,7 +611,9 @@ func lessEqualU512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 			p.LessEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -531,7 +627,9 @@ func greaterF512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 				p.Greater(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -540,7 +638,9 @@ func greaterF512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i)))
 				p.Greater(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -549,7 +649,9 @@ func greaterF512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i))), archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 			p.Greater(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -563,7 +665,9 @@ func greaterU512(variant int, tail kernel) kernel {
 				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 				p.Greater(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -572,7 +676,9 @@ func greaterU512(variant int, tail kernel) kernel {
 				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
 				p.Greater(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -581,7 +687,9 @@ func greaterU512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 			p.Greater(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -595,7 +703,9 @@ func greaterEqualF512(variant int, tail kernel) kernel {
 				q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 				p.GreaterEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -604,7 +714,9 @@ func greaterEqualF512(variant int, tail kernel) kernel {
 				p := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i)))
 				p.GreaterEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -613,7 +725,9 @@ func greaterEqualF512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i))), archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i)))
 			p.GreaterEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -627,7 +741,9 @@ func greaterEqualU512(variant int, tail kernel) kernel {
 				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 				p.GreaterEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -636,7 +752,9 @@ func greaterEqualU512(variant int, tail kernel) kernel {
 				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
 				p.GreaterEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -645,7 +763,9 @@ func greaterEqualU512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 			p.GreaterEqual(q).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -659,7 +779,9 @@ func addU512(variant int, tail kernel) kernel {
 				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 				p.Add(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -668,7 +790,9 @@ func addU512(variant int, tail kernel) kernel {
 				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
 				p.Add(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -677,7 +801,9 @@ func addU512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 			p.Add(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -691,7 +817,9 @@ func subU512(variant int, tail kernel) kernel {
 				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 				p.Sub(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -700,7 +828,9 @@ func subU512(variant int, tail kernel) kernel {
 				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
 				p.Sub(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -709,7 +839,9 @@ func subU512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 			p.Sub(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -723,7 +855,9 @@ func mulU512(variant int, tail kernel) kernel {
 				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 				p.Mul(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -732,7 +866,9 @@ func mulU512(variant int, tail kernel) kernel {
 				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
 				p.Mul(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -741,7 +877,9 @@ func mulU512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 			p.Mul(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -755,7 +893,9 @@ func andU512(variant int, tail kernel) kernel {
 				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 				p.And(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -764,7 +904,9 @@ func andU512(variant int, tail kernel) kernel {
 				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
 				p.And(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -773,7 +915,9 @@ func andU512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 			p.And(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -787,7 +931,9 @@ func orU512(variant int, tail kernel) kernel {
 				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 				p.Or(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -796,7 +942,9 @@ func orU512(variant int, tail kernel) kernel {
 				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
 				p.Or(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -805,7 +953,9 @@ func orU512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 			p.Or(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -819,7 +969,9 @@ func xorU512(variant int, tail kernel) kernel {
 				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 				p.Xor(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -828,7 +980,9 @@ func xorU512(variant int, tail kernel) kernel {
 				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
 				p.Xor(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -837,7 +991,9 @@ func xorU512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 			p.Xor(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -851,7 +1007,9 @@ func minU512(variant int, tail kernel) kernel {
 				q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 				p.Min(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), a, unsafe.Add(b, 4*i), nil, n-i)
+			}
 		}
 	case vectorScalar:
 		return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -860,7 +1018,9 @@ func minU512(variant int, tail kernel) kernel {
 				p := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
 				p.Min(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+			}
 		}
 	}
 	return func(d, a, b, _ unsafe.Pointer, n int) {
@@ -869,7 +1029,9 @@ func minU512(variant int, tail kernel) kernel {
 			p, q := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))), archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(b, 4*i)))
 			p.Min(q).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), nil, n-i)
+		}
 	}
 }
 
@@ -881,7 +1043,9 @@ func negF512(tail kernel) kernel {
 		for ; i+16 <= n; i += 16 {
 			archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))).Xor(sign).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		}
 	}
 }
 
@@ -893,7 +1057,9 @@ func absF512(tail kernel) kernel {
 		for ; i+16 <= n; i += 16 {
 			archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))).And(low).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		}
 	}
 }
 
@@ -904,7 +1070,9 @@ func notU512(tail kernel) kernel {
 		for ; i+16 <= n; i += 16 {
 			archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))).Not().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		}
 	}
 }
 
@@ -915,7 +1083,9 @@ func sqrtF512(tail kernel) kernel {
 		for ; i+16 <= n; i += 16 {
 			archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i))).Sqrt().Store((*[16]float32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		}
 	}
 }
 
@@ -927,7 +1097,9 @@ func finiteF512(tail kernel) kernel {
 		for ; i+16 <= n; i += 16 {
 			archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))).And(inf).NotEqual(inf).ToInt32x16().AsUint32x16().Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		}
 	}
 }
 
@@ -938,7 +1110,9 @@ func bitU512(tail kernel) kernel {
 		for ; i+16 <= n; i += 16 {
 			archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))).ShiftAllRight(31).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		}
 	}
 }
 
@@ -950,7 +1124,9 @@ func oneF512(tail kernel) kernel {
 		for ; i+16 <= n; i += 16 {
 			archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))).And(one).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		}
 	}
 }
 
@@ -961,7 +1137,9 @@ func shiftRightU512(tail kernel) kernel {
 		for ; i+16 <= n; i += 16 {
 			archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))).ShiftAllRight(by).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+		}
 	}
 }
 
@@ -972,7 +1150,9 @@ func shiftLeftU512(tail kernel) kernel {
 		for ; i+16 <= n; i += 16 {
 			archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))).ShiftAllLeft(by).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+		}
 	}
 }
 
@@ -983,7 +1163,9 @@ func widenB512(tail kernel) kernel {
 		for ; i+16 <= n; i += 16 {
 			archsimd.LoadUint16x16((*[16]uint16)(unsafe.Add(a, 2*i))).ExtendToUint32().ShiftAllLeft(16).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 2*i), nil, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 2*i), nil, nil, n-i)
+		}
 	}
 }
 
@@ -999,7 +1181,9 @@ func narrowB512(tail kernel) kernel {
 			r = x.Or(quiet).Merge(r, f.NotEqual(f))
 			r.ShiftAllRight(16).TruncateToUint16().Store((*[16]uint16)(unsafe.Add(d, 2*i)))
 		}
-		tail(unsafe.Add(d, 2*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 2*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		}
 	}
 }
 
@@ -1010,7 +1194,9 @@ func floatU512(tail kernel) kernel {
 		for ; i+16 <= n; i += 16 {
 			archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i))).ConvertToFloat32().Store((*[16]float32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		}
 	}
 }
 
@@ -1023,7 +1209,9 @@ func wideF512(tail kernel) kernel {
 			v.GetLo().ConvertToFloat64().Store((*[8]float64)(unsafe.Add(d, 8*i)))
 			v.GetHi().ConvertToFloat64().Store((*[8]float64)(unsafe.Add(d, 8*(i+8))))
 		}
-		tail(unsafe.Add(d, 8*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 8*i), unsafe.Add(a, 4*i), nil, nil, n-i)
+		}
 	}
 }
 
@@ -1034,7 +1222,9 @@ func narrowD512(tail kernel) kernel {
 		for ; i+8 <= n; i += 8 {
 			archsimd.Float64x8.ConvertToFloat32(archsimd.LoadFloat64x8((*[8]float64)(unsafe.Add(a, 8*i)))).Store((*[8]float32)(unsafe.Add(d, 4*i)))
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(a, 8*i), nil, nil, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 8*i), nil, nil, n-i)
+		}
 	}
 }
 
@@ -1074,7 +1264,9 @@ func choose512(variant int, tail kernel) kernel {
 		if !noScalar {
 			b = unsafe.Add(b, 4*i)
 		}
-		tail(unsafe.Add(d, 4*i), unsafe.Add(m, 4*i), a, b, n-i)
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(m, 4*i), a, b, n-i)
+		}
 	}
 }
 
@@ -1122,7 +1314,9 @@ func fused512(variant int, tail kernel) kernel {
 			for ; i+16 <= n; i += 16 {
 				archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i))).MulAdd(archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 4*i))), archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(c, 4*i)))).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), unsafe.Add(c, 4*i), n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), unsafe.Add(b, 4*i), unsafe.Add(c, 4*i), n-i)
+			}
 		}
 	case 2:
 		return func(d, a, b, c unsafe.Pointer, n int) {
@@ -1130,7 +1324,9 @@ func fused512(variant int, tail kernel) kernel {
 			for ; i+16 <= n; i += 16 {
 				archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(a, 4*i))).MulAdd(w, archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(c, 4*i)))).Store((*[16]float32)(unsafe.Add(d, 4*i)))
 			}
-			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, unsafe.Add(c, 4*i), n-i)
+			if i < n {
+				tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, unsafe.Add(c, 4*i), n-i)
+			}
 		}
 	}
 	return nil
