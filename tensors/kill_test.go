@@ -3,6 +3,7 @@
 package tensors
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ func slowSample() ([]Info, [][]byte) {
 
 var slowOptions = WriteOptions{ShardBytes: 30000, Fingerprint: "slow", Resume: true}
 
-// writeSlowly takes about 0.15 s; the journal is brought up to date after every tensor, so that most kills have something
+// writeSlowly takes a tenth of a second at least; the journal is brought up to date after every tensor, so that most kills have something
 // to take over.
 func writeSlowly(dir string) error {
 	infos, data := slowSample()
@@ -74,6 +75,7 @@ func writeSlowly(dir string) error {
 		if err := errors.Join(w.Finish(i), w.flusher.flush()); err != nil {
 			return err
 		}
+		fmt.Println(i) // the killer counts the lines
 	}
 	if err := w.WriteFile("config.json", []byte("{}\n")); err != nil {
 		return err
@@ -82,15 +84,13 @@ func writeSlowly(dir string) error {
 }
 
 // TestKill kills a writer twenty times at random moments, and each time lets another finish its work, which may be killed
-// too.
+// too. The moment is a number of finished tensors and a little more, so that a slow machine tests as much as a quick one.
 func TestKill(t *testing.T) {
 	root := t.TempDir()
 	whole := filepath.Join(root, "whole")
-	start := time.Now()
 	if out, err := child("write", whole).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	span := time.Since(start)
 	want := files(t, whole)
 	rng := rand.New(rand.NewPCG(20, 20))
 	resumed := 0
@@ -98,12 +98,22 @@ func TestKill(t *testing.T) {
 		dir := filepath.Join(root, fmt.Sprint("out", k))
 		for range 1 + k%2 { // every second one is killed twice
 			c := child("write", dir)
+			lines, err := c.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
 			if err := c.Start(); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Duration(rng.Int64N(int64(span))))
+			finished := bufio.NewScanner(lines)
+			for range rng.IntN(41) {
+				if !finished.Scan() {
+					break
+				}
+			}
+			time.Sleep(time.Duration(rng.Int64N(int64(6 * time.Millisecond))))
 			_ = c.Process.Kill()
-			err := c.Wait()
+			err = c.Wait()
 			if _, e := os.Stat(dir); e == nil {
 				break // it was faster; what appeared must be whole all the same
 			}
