@@ -2,8 +2,10 @@ package tensors
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -162,13 +164,18 @@ func (w *Writer) begin() (err error) {
 		return err
 	}
 	st, err := os.Lstat(t.partial)
-	interrupted := err == nil
-	if interrupted {
+	exists := err == nil
+	interrupted := exists
+	if exists {
 		if !st.IsDir() {
 			return t.bad(filepath.Base(t.partial)+" beside it is not a directory", "remove it", nil)
 		}
 		if err := w.take(); err != nil {
 			return err
+		}
+		// Another run may have made it a moment ago; it will find it taken. An empty one holds nothing to go on with.
+		if empty, err := emptyDir(t.partial); err == nil && empty {
+			interrupted = false
 		}
 	}
 	if err := t.recover(); err != nil {
@@ -186,8 +193,10 @@ func (w *Writer) begin() (err error) {
 			return err
 		}
 	}
-	if !interrupted {
-		if err := os.Mkdir(t.partial, 0o777); err != nil {
+	if !exists {
+		if err := os.Mkdir(t.partial, 0o777); errors.Is(err, fs.ErrExist) {
+			return w.busy()
+		} else if err != nil {
 			return err
 		}
 		if err := w.take(); err != nil {
@@ -208,10 +217,14 @@ func (w *Writer) begin() (err error) {
 func (w *Writer) take() error {
 	lock, busy, err := lockDir(w.target.partial)
 	if busy {
-		return w.target.bad("another process is writing this output", "wait for it or stop it", nil)
+		return w.busy()
 	}
 	w.lock = lock
 	return err
+}
+
+func (w *Writer) busy() error {
+	return w.target.bad("another process is writing this output", "wait for it or stop it", nil)
 }
 
 // layOut makes all shards at their final size, with their headers, and then the journal. Reserving the blocks finds a full
