@@ -205,7 +205,8 @@ func (w *Writer) appear() (appeared bool, err error) {
 	_ = w.journal.f.Close()
 	if replaced {
 		if err := os.RemoveAll(t.aside); err != nil {
-			return true, fmt.Errorf("%s: the output is complete, but what it replaced is still in %s: %w", t.where(), filepath.Base(t.aside), err)
+			msg := fmt.Sprintf("%s: the output is complete, but what it replaced is still in %s: %s; remove it", t.where(), filepath.Base(t.aside), cause(err))
+			return true, &outputError{msg: msg, cause: err}
 		}
 	}
 	return true, syncDir(t.parent)
