@@ -235,6 +235,9 @@ func TestExchangeFails(t *testing.T) {
 			if err := w.Close(); err != nil {
 				t.Error(err)
 			}
+			if len(c.fails) == 1 {
+				same(t, files(t, dir), old)
+			}
 			o.Resume = true
 			if w, err = Create(dir, infos, o); err != nil {
 				t.Fatal(err)

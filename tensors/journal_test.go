@@ -253,6 +253,30 @@ func TestTornJournalNeedsNoForce(t *testing.T) {
 	}
 }
 
+// What follows a torn record is gone for good: records of the next run must not make it valid again.
+func TestTornTailIsCut(t *testing.T) {
+	infos, data := sample()
+	dir := filepath.Join(t.TempDir(), "out")
+	o := WriteOptions{ShardBytes: 9000, Fingerprint: "this"}
+	interrupt(t, dir, infos, data, 7, o)
+	before := recordedIn(t, dir)
+	text := []byte(files(t, partialOf(dir))[journalName])
+	text[bytes.IndexByte(text, '\n')+1+3*recordSize] ^= 1 // the fourth record
+	writeFile(t, partialOf(dir), journalName, text)
+	o.Resume = true
+	w, err := create(dir, infos, o, quickDisk())
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := before[len(before)-1]
+	if err := errors.Join(w.WriteAt(last, data[last], 0), w.Finish(last), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := recordedIn(t, dir), append(slices.Clone(before[:3]), last); !slices.Equal(got, want) {
+		t.Errorf("%v are recorded, want %v", got, want)
+	}
+}
+
 // What is beside the output under the name of its partial directory, and is none.
 func TestForeignPartial(t *testing.T) {
 	infos, data := sample()
@@ -347,6 +371,21 @@ func TestForeignPartial(t *testing.T) {
 			t.Fatal(err)
 		}
 		nothing(t, filepath.Dir(dir))
+	})
+	t.Run("a power cut while it was laid out", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "out")
+		interrupt(t, dir, infos, data, 2, o)
+		text := files(t, partialOf(dir))[journalName]
+		if err := os.RemoveAll(partialOf(dir)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(partialOf(dir), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, partialOf(dir), journalName, []byte(text)) // but no shard reached the disk
+		refused(t, dir, "is damaged: model-00001-of-00005.safetensors is not what was laid out; use --force", resume)
+		writeFile(t, partialOf(dir), journalName, []byte(text[:strings.IndexByte(text, '\n')+1]))
+		write(t, dir, infos, data, resume) // nothing was recorded, so nothing is lost
 	})
 	t.Run("resume without an interrupted output", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "out")
