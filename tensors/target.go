@@ -78,7 +78,31 @@ func (t *target) check(force, resume, interrupted bool) error {
 	case !force:
 		return t.bad("exists and is not empty", "use --force to replace it", fs.ErrExist)
 	}
-	return t.replaceable()
+	if err := t.replaceable(); err != nil {
+		return err
+	}
+	if known, err := holdsCheckpoint(t.path); err != nil {
+		return t.bad("cannot be looked at: "+cause(err), "choose another directory", err)
+	} else if !known {
+		return t.bad("holds no checkpoint, so --force does not remove what is there", "choose another directory, or empty this one first", fs.ErrExist)
+	}
+	return nil
+}
+
+// holdsCheckpoint reports whether a directory has what an earlier output has: a mistyped path must not cost other files.
+func holdsCheckpoint(path string) (bool, error) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case e.IsDir():
+		case name == "config.json", name == "mergekit_config.yml", strings.HasSuffix(name, ".safetensors"), strings.HasSuffix(name, indexSuffix):
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // replaceable refuses to remove what is certainly no output, whatever --force says, and directories that someone is in.

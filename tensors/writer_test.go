@@ -326,6 +326,16 @@ func TestExistingOutputs(t *testing.T) {
 			t.Error("the new output is not there")
 		}
 	})
+	t.Run("force and no checkpoint", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "out")
+		if err := os.MkdirAll(filepath.Join(dir, "config.json"), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, dir, "thesis.tex", []byte("precious"))
+		refused(t, dir, WriteOptions{Force: true}, "holds no checkpoint, so --force does not remove what is there; choose another directory")
+		nothing(t, dir, "config.json", "thesis.tex")
+		nothing(t, filepath.Dir(dir), "out")
+	})
 	t.Run("a file", func(t *testing.T) {
 		dir := t.TempDir()
 		refused(t, writeFile(t, dir, "out", []byte("precious")), WriteOptions{Force: true}, "is not a directory")

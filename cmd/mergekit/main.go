@@ -53,7 +53,11 @@ func run(ctx context.Context, args []string) int {
 	}
 	status := statusOf(ctx, err)
 	if status == exitInterrupted {
-		fmt.Fprintln(os.Stderr, "interrupted:", err)
+		hint := ""
+		if cmd.Flags().Lookup("resume") != nil {
+			hint = "; the same command with --resume finishes it"
+		}
+		fmt.Fprintln(os.Stderr, "interrupted"+hint)
 		return status
 	}
 	if !errors.Is(err, errQuiet) {

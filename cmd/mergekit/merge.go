@@ -31,6 +31,7 @@ type planOptions struct {
 	seed                           uint64
 	strict, crimes, truncate, keep bool
 	fuseExperts                    bool
+	hubCache                       string
 }
 
 func (o *planOptions) register(cmd *cobra.Command) {
@@ -46,7 +47,7 @@ func (o *planOptions) register(cmd *cobra.Command) {
 }
 
 func (o *planOptions) plan() (plan.Options, error) {
-	p := plan.Options{Seed: o.seed, Strict: o.strict, AllowCrimes: o.crimes, TruncateVocabulary: o.truncate, KeepUndescribed: o.keep, FuseExperts: o.fuseExperts}
+	p := plan.Options{Seed: o.seed, Strict: o.strict, AllowCrimes: o.crimes, TruncateVocabulary: o.truncate, KeepUndescribed: o.keep, FuseExperts: o.fuseExperts, HubCache: o.hubCache}
 	switch o.arith {
 	case "float32", "f32", "wide":
 	case "native":
@@ -163,7 +164,7 @@ func printSummary(s *merge.Summary) {
 		fmt.Printf("  task vector of %s: %.1f%% of its %s non-zero entries survived\n", m.Model, 100*m.Share, count(m.NonZero))
 	}
 	if c := s.Conflicts; c != nil {
-		fmt.Printf("  signs disagreed in %.1f%% of the %s entries that several models changed\n", 100*c.Share, count(c.Overlap))
+		fmt.Printf("  signs disagreed in %.1f%% of the %s entries where several models' task vectors remained\n", 100*c.Share, count(c.Overlap))
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 // TestMain lets the scripts call the program under both of its names.
 func TestMain(m *testing.M) {
+	asProgram()
 	testscript.Main(m, map[string]func(){
 		"mergekit":      func() { os.Exit(run(context.Background(), os.Args)) },
 		"mergekit-yaml": func() { os.Exit(run(context.Background(), os.Args)) },

@@ -89,7 +89,7 @@ func runYAML(cmd *cobra.Command, recipe, out string, o *yamlFlags) error {
 	if !o.safe {
 		return usageError{fmt.Errorf("--no-safe-serialization: pickled checkpoints are not written; leave the option out for safetensors, which every loader reads")}
 	}
-	p := planOptions{arith: "float32", rng: "counter", crimes: o.crimes, truncate: o.truncate}
+	p := planOptions{arith: "float32", rng: "counter", crimes: o.crimes, truncate: o.truncate, hubCache: o.cache}
 	po, err := p.plan()
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ var Breadcrumbs = &Method{
 	Min:     1,
 	Params:  taskVectorParams(false, false, gammaParam),
 	Reads:   3,
+	Check:   checkTaskVectors,
 	Merge:   taskVectorMerge{sparsify: magnitude{outliers: true}}.merge,
 }
 
@@ -36,5 +37,6 @@ var BreadcrumbsTies = &Method{
 	Min:     1,
 	Params:  taskVectorParams(false, false, gammaParam),
 	Reads:   3,
+	Check:   checkTaskVectors,
 	Merge:   taskVectorMerge{sparsify: magnitude{outliers: true}, consensus: true}.merge,
 }

@@ -127,15 +127,6 @@ func (c *Chunk) Stream(name string) *Node {
 	return c.param(SlotStream, name, -1, c.shape(dtypes.Uint32))
 }
 
-// FloatStream returns a stream whose values are the bits of float32 numbers, in the work dtype.
-func (c *Chunk) FloatStream(name string) *Node {
-	n := Bitcast(c.Stream(name), dtypes.Float32)
-	if c.Work != dtypes.Float32 {
-		n = ConvertDType(n, c.Work)
-	}
-	return n
-}
-
 func (c *Chunk) broadcastRow(col *Node) *Node {
 	return BroadcastToDims(Reshape(col, c.dims[0], 1), c.dims...)
 }

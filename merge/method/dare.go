@@ -23,7 +23,7 @@ func (dropRandom) fate(t *Task, i int) fate {
 func (dropRandom) prepare(t *Task, masked []int, v Values) error {
 	for _, i := range masked {
 		d, _ := t.InputFloat("density", i)
-		v[probabilityName(i)] = t.roundProbability(d)
+		v[limitName(i)] = t.drawLimit(t.roundProbability(d))
 	}
 	return nil
 }
@@ -31,10 +31,10 @@ func (dropRandom) prepare(t *Task, masked []int, v Values) error {
 func (dropRandom) kernel(*Task, []int, *Kernel) {}
 
 func (dropRandom) keep(c *Chunk, i int) *Node {
-	return c.memo(cutName("bernoulli", i), func() *Node { return c.Bernoulli(i, c.Scalar(probabilityName(i))) })
+	return c.memo(cutName("bernoulli", i), func() *Node { return c.Bernoulli(i, c.Uint(limitName(i))) })
 }
 
-func probabilityName(i int) string { return cutName("probability", i) }
+func limitName(i int) string { return cutName("limit", i) }
 
 // peerProbabilities tells whether probabilities are rounded as the peer's are: where its arithmetic or its very generator
 // is asked for.
@@ -47,16 +47,6 @@ func (t *Task) roundProbability(p float64) float64 {
 		return RoundTo(p, dtypes.BFloat16)
 	}
 	return p
-}
-
-// checkDensities refuses probabilities below zero.
-func checkDensities(t *Task) error {
-	for _, i := range t.Others() {
-		if d, _ := t.InputFloat("density", i); !(d >= 0) {
-			return t.Errorf("density %g of model %d is not a probability; use a value from 0 to 1", d, i+1)
-		}
-	}
-	return nil
 }
 
 // dareDraws announces one random value per entry of each task vector that is thinned.
@@ -88,7 +78,7 @@ var DareLinear = &Method{
 	Min:     1,
 	Params:  taskVectorParams(false, true),
 	Reads:   2,
-	Check:   checkDensities,
+	Check:   checkTaskVectors,
 	Draws:   dareDraws,
 	Merge:   taskVectorMerge{sparsify: dropRandom{}}.merge,
 }
@@ -106,7 +96,7 @@ var DareTies = &Method{
 	Min:     1,
 	Params:  taskVectorParams(false, true),
 	Reads:   2,
-	Check:   checkDensities,
+	Check:   checkTaskVectors,
 	Draws:   dareDraws,
 	Merge:   taskVectorMerge{sparsify: dropRandom{}, consensus: true}.merge,
 }

@@ -139,7 +139,7 @@ func TestDellaRanks(t *testing.T) {
 
 func TestRandomMethodsRefuse(t *testing.T) {
 	for _, name := range random[:2] {
-		lone(name, 10, -0.1, 0).refuses(t, "density -0.1 of model 2 is not a probability")
+		lone(name, 10, -0.1, 0).refuses(t, "density -0.1 of model 2 is no fraction")
 	}
 	for _, name := range random[2:] {
 		m := lone(name, 10, 0.5, 0)

@@ -2,7 +2,6 @@ package method
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
@@ -55,7 +54,7 @@ func (dropRanked) kernel(t *Task, masked []int, k *Kernel) {
 }
 
 func (dropRanked) keep(c *Chunk, i int) *Node {
-	return c.memo(cutName("bernoulli", i), func() *Node { return c.Bernoulli(i, c.FloatStream(rankName(i))) })
+	return c.memo(cutName("bernoulli", i), func() *Node { return c.Bernoulli(i, c.Stream(rankName(i))) })
 }
 
 func rankName(i int) string { return cutName("rank", i) }
@@ -73,7 +72,7 @@ func (t *Task) rankedAxis() (length, stride int) {
 	return t.Shape[1], stride
 }
 
-// dellaProbabilities returns, for each rank from the smallest magnitude up, the bits of the float32 probability to stay.
+// dellaProbabilities returns, for each rank from the smallest magnitude up, the draws' limit for the probability to stay.
 // Where the peer's numbers are asked for, each step is rounded as there. A row of one entry, on which the peer fails, has
 // the density itself.
 func dellaProbabilities(t *Task, i, length int) []uint32 {
@@ -93,7 +92,7 @@ func dellaProbabilities(t *Task, i, length int) []uint32 {
 			at := round(round(round(float64(rank+1))-1) / float64(length-1)) // 0 … 1
 			p = round(round(round(at*2)*epsilon) + round(density-epsilon))
 		}
-		table[rank] = math.Float32bits(float32(p))
+		table[rank] = t.drawLimit(float64(float32(p)))
 	}
 	return table
 }
@@ -147,6 +146,9 @@ func (s *ranker) rank(keys, out []uint32, n, stride int, table []uint32) {
 
 // checkDella refuses what cannot be probabilities.
 func checkDella(t *Task) error {
+	if err := checkTaskVectors(t); err != nil {
+		return err
+	}
 	for _, i := range t.Others() {
 		if (dropRanked{}).fate(t, i) != sparse {
 			continue

@@ -26,6 +26,12 @@ var Karcher = &Method{
 		{Name: "tol", Kind: Float, Default: 1e-5, Doc: "angle at which to stop; shorter tensors count as zero"},
 	},
 	Reads: 2,
+	Check: func(t *Task) error {
+		if n := t.Int("max_iter"); n < 0 {
+			return t.Errorf("max_iter is %d; use 0 or more iterations", n)
+		}
+		return nil
+	},
 	Merge: mergeKarcher,
 }
 

@@ -116,4 +116,5 @@ func TestKarcherExamples(t *testing.T) {
 	// The base, where there is one, is one of the models.
 	y := merging{method: "karcher", base: -1, x: [][]float32{x, {3, 1, 0}}}.run(t)
 	merging{method: "karcher", base: 0, x: [][]float32{x, {3, 1, 0}}}.exact(t, y)
+	merging{method: "karcher", base: -1, x: [][]float32{x, x}, shared: params{"max_iter": -1}}.refuses(t, "max_iter is -1")
 }

@@ -24,7 +24,7 @@ var Nuslerp = &Method{
 	},
 	Base: BaseOptional,
 	Min:  2,
-	Max:  3,
+	Max:  2,
 	Params: []Param{
 		{Name: "weight", Kind: Float, PerInput: true, Required: true, Doc: "share of this model"},
 		{Name: "nuslerp_flatten", Kind: Bool, Default: true, Doc: "one vector per tensor"},

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
@@ -17,12 +18,14 @@ func (c *Chunk) Draw24(i int) *Node {
 	if c.RNG == Peer {
 		return BitwiseAnd(c.Stream(PeerStream(i)), Const(c.Graph, uint32(1<<24-1)))
 	}
-	u := func(part string) *Node {
+	key := func(part string) *Node {
 		return c.param(SlotKey, fmt.Sprintf("%d.%s", i, part), i, shapes.Make(dtypes.Uint32))
 	}
-	x := Add(c.Local(), u("offset"))
-	h := mix32(c.Graph, Add(Mul(x, Const(c.Graph, uint32(0x9e3779b1))), u("a")))
-	h = mix32(c.Graph, BitwiseXor(h, u("b")))
+	at := c.memo("draw.index", func() *Node { // the same for all inputs
+		return Mul(Add(c.Local(), key("offset")), Const(c.Graph, uint32(0x9e3779b1)))
+	})
+	h := mix32(c.Graph, Add(at, key("a")))
+	h = mix32(c.Graph, BitwiseXor(h, key("b")))
 	return BitwiseShiftRightLogicalScalar(h, uint32(8))
 }
 
@@ -35,11 +38,17 @@ func mix32(g *Graph, h *Node) *Node {
 	return BitwiseXor(h, BitwiseShiftRightLogicalScalar(h, uint32(16)))
 }
 
-// Bernoulli marks elements with probability p (work dtype, scalar or full size): uniform < p, the uniform a multiple of
-// 2^-24.
-func (c *Chunk) Bernoulli(i int, p *Node) *Node {
-	u := Mul(ConvertDType(c.Draw24(i), c.Work), c.Const(1.0/(1<<24)))
-	return LessThan(u, p)
+// Bernoulli marks elements with a probability, given as its limit (Uint32, scalar or full size): uniform < p, the uniform a
+// multiple of 2^-24.
+func (c *Chunk) Bernoulli(i int, limit *Node) *Node { return LessThan(c.Draw24(i), limit) }
+
+// drawLimit is how many of the 2^24 values of a draw lie below a probability, which is rounded to float32 first where the
+// arithmetic is.
+func (t *Task) drawLimit(p float64) uint32 {
+	if t.Work() != dtypes.Float64 {
+		p = float64(float32(p))
+	}
+	return uint32(math.Ceil(min(max(p, 0), 1) * (1 << 24)))
 }
 
 // PeerStream names the stream of raw 32-bit outputs of the peer's generator for input i.

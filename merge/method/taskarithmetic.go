@@ -16,5 +16,6 @@ var TaskArithmetic = &Method{
 	Min:    1,
 	Params: taskVectorParams(false, false),
 	Reads:  1,
+	Check:  checkTaskVectors,
 	Merge:  taskVectorMerge{}.merge,
 }

@@ -58,6 +58,18 @@ func taskVectorParams(normalize, rescale bool, more ...Param) []Param {
 	)
 }
 
+// checkTaskVectors refuses fractions below zero.
+func checkTaskVectors(t *Task) error {
+	for _, i := range t.Others() {
+		for _, name := range []string{"density", "gamma"} {
+			if x, ok := t.InputFloat(name, i); ok && !(x >= 0) {
+				return t.Errorf("%s %g of model %d is no fraction; use a value from 0 to 1", name, x, i+1)
+			}
+		}
+	}
+	return nil
+}
+
 func scaleName(i int) string { return fmt.Sprintf("scale.%d", i) }
 func shareName(i int) string { return fmt.Sprintf("share.%d", i) }
 

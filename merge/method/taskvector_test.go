@@ -161,3 +161,14 @@ func TestReports(t *testing.T) {
 		t.Errorf("%v, %v: want an overlap of 3 entries with a conflict in 1", task.Reported, err)
 	}
 }
+
+func TestTaskVectorsRefuse(t *testing.T) {
+	x := models(26, 1, 5)
+	for _, name := range []string{"task_arithmetic", "ties", "dare_linear", "dare_ties", "della", "della_linear", "breadcrumbs", "breadcrumbs_ties"} {
+		merging{method: name, x: x, each: []params{nil, {"weight": 1.0, "density": -0.5}}}.refuses(t, "density -0.5 of model 2 is no fraction")
+		merging{method: name, x: x, each: []params{nil, {"weight": 1.0, "density": math.NaN()}}}.refuses(t, "density NaN of model 2 is no fraction")
+	}
+	for _, name := range []string{"breadcrumbs", "breadcrumbs_ties"} {
+		merging{method: name, x: x, each: []params{nil, {"weight": 1.0, "gamma": -0.5}}}.refuses(t, "gamma -0.5 of model 2 is no fraction")
+	}
+}

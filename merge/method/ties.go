@@ -18,5 +18,6 @@ var Ties = &Method{
 	Min:    1,
 	Params: taskVectorParams(true, false),
 	Reads:  3,
+	Check:  checkTaskVectors,
 	Merge:  taskVectorMerge{sparsify: magnitude{}, consensus: true}.merge,
 }

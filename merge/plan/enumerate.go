@@ -222,7 +222,9 @@ func (b *builder) finish(t *Task, p *place, w arch.Weight, missing []string) err
 		return fmt.Errorf("%s: floating point in some models and %s in others; convert it first", t.Name, nonFloat(t))
 	}
 	if len(missing) > 0 {
-		switch b.Method.MissingAction(len(t.Inputs), t.Base >= 0 || b.Method.Base == method.BaseIgnored) {
+		// Without a base in the recipe none can be missing.
+		none := b.Method.Base == method.BaseIgnored || b.Method.Base == method.BaseOptional && p.slice.base == nil
+		switch b.Method.MissingAction(len(t.Inputs), t.Base >= 0 || none) {
 		case method.ActCopy:
 			t.Copy = true
 		case method.ActDrop:
@@ -337,7 +339,8 @@ func (b *builder) undescribed() error {
 		}
 		var left []string
 		for _, n := range m.Checkpoint.Names() {
-			if !used[m][n] {
+			// What the output has from other models (another module of a recipe) is described, if not used.
+			if !used[m][n] && !names[n] {
 				left = append(left, n)
 			}
 		}
@@ -348,9 +351,7 @@ func (b *builder) undescribed() error {
 		if m == b.Donor && b.Options.KeepUndescribed {
 			for _, n := range left {
 				info, _ := m.Checkpoint.Lookup(n)
-				if !names[n] {
-					b.add(&Task{Name: n, Shape: info.Shape, Base: -1, Copy: true, DType: info.DType, D: info.DType, Inputs: []Input{{Model: m, Pieces: []string{n}, DType: info.DType}}})
-				}
+				b.add(&Task{Name: n, Shape: info.Shape, Base: -1, Copy: true, DType: info.DType, D: info.DType, Inputs: []Input{{Model: m, Pieces: []string{n}, DType: info.DType}}})
 			}
 			continue
 		}

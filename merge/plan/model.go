@@ -27,6 +27,7 @@ func (m *Model) Name() string { return m.Ref.String() }
 // resolver finds the directories of model references.
 type resolver struct {
 	recipeDir string
+	hubCache  string
 }
 
 // find returns the directory or file that a reference means: a path relative to the working directory or to the recipe,
@@ -42,7 +43,7 @@ func (r resolver) find(ref recipe.ModelRef) (string, error) {
 			}
 		}
 	}
-	if dir, ok := cachedSnapshot(path, ref.Revision); ok {
+	if dir, ok := cachedSnapshot(r.hubCache, path, ref.Revision); ok {
 		return dir, nil
 	}
 	hint := "give the path of a checkpoint directory, relative to the working directory or to the recipe"
@@ -74,14 +75,14 @@ func looksLikeHub(path string) bool {
 }
 
 // cachedSnapshot finds org/name in the cache layout that Hugging Face's own tools share.
-func cachedSnapshot(name, revision string) (string, bool) {
+func cachedSnapshot(first, name, revision string) (string, bool) {
 	if !looksLikeHub(name) {
 		return "", false
 	}
 	if revision == "" {
 		revision = "main"
 	}
-	for _, root := range hubCaches() {
+	for _, root := range hubCaches(first) {
 		repo := filepath.Join(root, "models--"+strings.ReplaceAll(name, "/", "--"))
 		commit := revision
 		if b, err := os.ReadFile(filepath.Join(repo, "refs", filepath.Base(revision))); err == nil && len(b) < 256 {
@@ -98,8 +99,12 @@ func cachedSnapshot(name, revision string) (string, bool) {
 	return "", false
 }
 
-func hubCaches() []string {
+// hubCaches lists where downloaded models may be, in the order in which they are looked for.
+func hubCaches(first string) []string {
 	var roots []string
+	if first != "" {
+		roots = append(roots, first)
+	}
 	if d := os.Getenv("HF_HUB_CACHE"); d != "" {
 		roots = append(roots, d)
 	}

@@ -35,21 +35,42 @@ func (b *builder) checkParameterNames() error {
 			check(s.Params)
 			for _, src := range s.Sources {
 				check(src.Params)
+				b.warnShared(src.Params)
 			}
 		}
 	}
 	for _, m := range r.Models {
 		check(m.Params)
+		b.warnShared(m.Params)
 	}
 	slices(r.Slices)
 	for _, m := range r.Modules {
 		check(m.Params)
 		for _, src := range m.Models {
 			check(src.Params)
+			b.warnShared(src.Params)
 		}
 		slices(m.Slices)
 	}
+	for _, d := range []struct {
+		key, name string
+		pos       recipe.Pos
+	}{{"dtype", r.DType, r.DTypePos}, {"out_dtype", r.OutDType, r.OutDTypePos}} {
+		if d.name == "int64" {
+			b.warnf("%s:%d:%d: %s: int64 has no effect: floating-point tensors stay floating point", r.File, d.pos.Line, d.pos.Col, d.key)
+		}
+	}
 	return nil
+}
+
+// warnShared warns about settings under a model that only count for all models together.
+func (b *builder) warnShared(ps recipe.Params) {
+	for _, p := range ps {
+		if known := b.Method.Param(p.Name); known != nil && !known.PerInput {
+			b.warnf("%s:%d:%d: %q of %s is one value for all models and is not looked for under a model; set it under parameters: of the recipe or of the slice",
+				b.Recipe.File, p.Pos.Line, p.Pos.Col, p.Name, b.Method.Name)
+		}
+	}
 }
 
 // normalise turns every form of recipe into modules of slices.
@@ -206,6 +227,9 @@ func (b *builder) checkSlice(s *slice) error {
 		names := make([]string, len(s.sources))
 		for i, src := range s.sources {
 			names[i] = src.model.Name()
+		}
+		if what := b.Method.Min; what == 1 && b.Method.Max == 1 && b.Method.Base == method.BaseIgnored && s.base == nil {
+			return b.errorf(s.pos, "%s takes exactly 1 input, and here are %d: %s", b.Method.Name, n, strings.Join(names, ", "))
 		}
 		what := "inputs, base included"
 		if b.Method.Base == method.BaseOptional {

@@ -18,12 +18,13 @@ type Options struct {
 	Arith              method.Arith
 	RNG                method.RNG
 	Seed               uint64
-	Strict             bool // warnings about the recipe are errors
-	AllowCrimes        bool // inputs may have different architectures
-	TruncateVocabulary bool // narrow vocabulary tensors to the smallest input
-	KeepUndescribed    bool // copy tensors of the base (or first model) that its architecture's description does not name
-	FuseExperts        bool // write fused expert tensors even where the inputs have one tensor per expert
-	Close              bool // drop the checkpoints' mappings after planning (for callers that only print the plan)
+	Strict             bool   // warnings about the recipe are errors
+	AllowCrimes        bool   // inputs may have different architectures
+	TruncateVocabulary bool   // narrow vocabulary tensors to the smallest input
+	KeepUndescribed    bool   // copy tensors of the base (or first model) that its architecture's description does not name
+	FuseExperts        bool   // write fused expert tensors even where the inputs have one tensor per expert
+	HubCache           string // where downloaded models are, before the usual places; may be empty
+	Close              bool   // drop the checkpoints' mappings after planning (for callers that only print the plan)
 }
 
 // Plan is a recipe made concrete.
@@ -227,7 +228,7 @@ func (b *builder) refuseLater() error {
 }
 
 func (b *builder) openModels() error {
-	res := resolver{recipeDir: filepath.Dir(b.Recipe.File)}
+	res := resolver{recipeDir: filepath.Dir(b.Recipe.File), hubCache: b.Options.HubCache}
 	for _, ref := range b.Recipe.References() {
 		m, err := res.open(ref)
 		if err != nil {

@@ -126,3 +126,27 @@ func TestInPlace(t *testing.T) {
 		}
 	}
 }
+
+// The steps of a hash are fused; the hash is what it was, also where a step has two readers or the shift is of another value.
+func TestFusedHash(t *testing.T) {
+	p := program{"hash", func(a, b *Node) []*Node {
+		u, v := Bitcast(a, dtypes.Uint32), Bitcast(b, dtypes.Uint32)
+		c := func(x uint32) *Node { return Const(a.Graph(), x) }
+		right := func(x *Node, k uint32) *Node { return BitwiseShiftRightLogicalScalar(x, k) }
+		step := BitwiseXor(u, right(u, 15))
+		return []*Node{Mul(step, c(0x846ca68b)), step, Mul(c(3), BitwiseXor(v, right(v, 3))), BitwiseXor(u, right(v, 15)), Mul(BitwiseXor(u, right(u, 1)), v), BitwiseXor(right(u, 7), u)}
+	}}
+	for _, n := range sizes {
+		x, y := values(n, 41), values(n, 42)
+		got := run(t, New(), p, dtypes.Float32, []int{1048573}, []int{n}, x, y)
+		for i := range n {
+			u, v := math.Float32bits(x[i]), math.Float32bits(y[i])
+			step := u ^ u>>15
+			for k, want := range []uint32{step * 0x846ca68b, step, (v ^ v>>3) * 3, u ^ v>>15, (u ^ u>>1) * v, u>>7 ^ u} {
+				if got := math.Float32bits(floats32(got[k])[i]); got != want {
+					t.Fatalf("%d values, output %d: element %d is %08x, want %08x", n, k, i, got, want)
+				}
+			}
+		}
+	}
+}

@@ -32,6 +32,11 @@ func scalarKernel(n *node, variant int) (k kernel) {
 	switch n.op {
 	case opFused:
 		return fused(variant)
+	case opXorShift, opMix:
+		if d != dtypes.Uint32 {
+			return nil
+		}
+		return mix(variant, n.op == opMix)
 	case compute.OpTypeConvertDType:
 		return conversion(d, n.shape.DType)
 	case compute.OpTypeWhere:

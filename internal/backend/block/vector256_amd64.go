@@ -1308,3 +1308,31 @@ func fused256(variant int, tail kernel) kernel {
 	}
 	return nil
 }
+
+//go:noinline
+func xorShift256(tail kernel) kernel {
+	return func(d, a, b, _ unsafe.Pointer, n int) {
+		by, i := uint64(*(*uint32)(b)), 0
+		for ; i+8 <= n; i += 8 {
+			x := archsimd.LoadUint32x8((*[8]uint32)(unsafe.Add(a, 4*i)))
+			x.Xor(x.ShiftAllRight(by)).Store((*[8]uint32)(unsafe.Add(d, 4*i)))
+		}
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+		}
+	}
+}
+
+//go:noinline
+func mix256(tail kernel) kernel {
+	return func(d, a, b, c unsafe.Pointer, n int) {
+		by, m, i := uint64(*(*uint32)(b)), archsimd.BroadcastUint32x8(*(*uint32)(c)), 0
+		for ; i+8 <= n; i += 8 {
+			x := archsimd.LoadUint32x8((*[8]uint32)(unsafe.Add(a, 4*i)))
+			x.Xor(x.ShiftAllRight(by)).Mul(m).Store((*[8]uint32)(unsafe.Add(d, 4*i)))
+		}
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, c, n-i)
+		}
+	}
+}

@@ -1331,3 +1331,31 @@ func fused512(variant int, tail kernel) kernel {
 	}
 	return nil
 }
+
+//go:noinline
+func xorShift512(tail kernel) kernel {
+	return func(d, a, b, _ unsafe.Pointer, n int) {
+		by, i := uint64(*(*uint32)(b)), 0
+		for ; i+16 <= n; i += 16 {
+			x := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
+			x.Xor(x.ShiftAllRight(by)).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
+		}
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, nil, n-i)
+		}
+	}
+}
+
+//go:noinline
+func mix512(tail kernel) kernel {
+	return func(d, a, b, c unsafe.Pointer, n int) {
+		by, m, i := uint64(*(*uint32)(b)), archsimd.BroadcastUint32x16(*(*uint32)(c)), 0
+		for ; i+16 <= n; i += 16 {
+			x := archsimd.LoadUint32x16((*[16]uint32)(unsafe.Add(a, 4*i)))
+			x.Xor(x.ShiftAllRight(by)).Mul(m).Store((*[16]uint32)(unsafe.Add(d, 4*i)))
+		}
+		if i < n {
+			tail(unsafe.Add(d, 4*i), unsafe.Add(a, 4*i), b, c, n-i)
+		}
+	}
+}

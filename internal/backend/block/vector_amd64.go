@@ -177,6 +177,14 @@ func table512(op compute.OpType, d, to dtypes.DType, variant int, tail kernel) k
 	switch op {
 	case opFused:
 		return fused512(variant, tail)
+	case opXorShift, opMix:
+		switch {
+		case op == opXorShift && variant == vectorScalar:
+			return xorShift512(tail)
+		case op == opMix && variant == 6:
+			return mix512(tail)
+		}
+		return nil
 	case compute.OpTypeConvertDType:
 		switch {
 		case d == dtypes.BFloat16 && to == dtypes.Float32:
@@ -299,6 +307,14 @@ func table256(op compute.OpType, d, to dtypes.DType, variant int, tail kernel) k
 			return nil
 		}
 		return fused256(variant, tail)
+	case opXorShift, opMix:
+		switch {
+		case op == opXorShift && variant == vectorScalar:
+			return xorShift256(tail)
+		case op == opMix && variant == 6:
+			return mix256(tail)
+		}
+		return nil
 	case compute.OpTypeConvertDType:
 		switch {
 		case d == dtypes.BFloat16 && to == dtypes.Float32:

@@ -114,7 +114,7 @@ func TestVectorKernelsAreTheScalarOnes(t *testing.T) {
 		lengths = append(lengths, n)
 	}
 	tested := map[compute.OpType]int{}
-	for op := compute.OpTypeInvalid; op <= opFused; op++ {
+	for op := compute.OpTypeInvalid; op <= opMix; op++ {
 		for _, from := range all {
 			for _, to := range all {
 				switch op {
@@ -122,6 +122,10 @@ func TestVectorKernelsAreTheScalarOnes(t *testing.T) {
 				case compute.OpTypeEqual, compute.OpTypeNotEqual, compute.OpTypeLessThan, compute.OpTypeLessOrEqual, compute.OpTypeGreaterThan,
 					compute.OpTypeGreaterOrEqual, compute.OpTypeIsFinite, compute.OpTypeIsNaN:
 					if to != dtypes.Bool {
+						continue
+					}
+				case opXorShift, opMix:
+					if from != dtypes.Uint32 || to != from {
 						continue
 					}
 				case opFused:
@@ -134,7 +138,7 @@ func TestVectorKernelsAreTheScalarOnes(t *testing.T) {
 					}
 				}
 				variants := 3
-				if op == opFused || op == compute.OpTypeWhere {
+				if op == opFused || op == opMix || op == compute.OpTypeWhere {
 					variants = 8
 				}
 				for variant := range variants {
@@ -162,7 +166,8 @@ func TestVectorKernelsAreTheScalarOnes(t *testing.T) {
 							for k, d := range in {
 								args[k] = laneValues(d, length+1, uint64(k+1))
 							}
-							if op == compute.OpTypeShiftLeft || op == compute.OpTypeShiftRightLogical {
+							switch op {
+							case compute.OpTypeShiftLeft, compute.OpTypeShiftRightLogical, opXorShift, opMix:
 								clear(args[1])
 								args[1][0] = 16
 							}
@@ -185,7 +190,7 @@ func TestVectorKernelsAreTheScalarOnes(t *testing.T) {
 		}
 	}
 	for _, op := range []compute.OpType{compute.OpTypeAdd, compute.OpTypeSub, compute.OpTypeMul, compute.OpTypeDiv, compute.OpTypeConvertDType, compute.OpTypeWhere,
-		compute.OpTypeLogicalAnd, compute.OpTypeGreaterOrEqual, compute.OpTypeMin, compute.OpTypeAbs, opFused} {
+		compute.OpTypeLogicalAnd, compute.OpTypeGreaterOrEqual, compute.OpTypeMin, compute.OpTypeAbs, opFused, opXorShift, opMix} {
 		if width > 0 && tested[op] == 0 {
 			t.Errorf("%s has no vector form that was tested", op)
 		}
