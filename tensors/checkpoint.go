@@ -78,9 +78,9 @@ func (c *Checkpoint) addFile(in *found, i int, name string) error {
 		what = fmt.Sprintf("shard %d of %d of %s ", i+1, len(in.files), filepath.Base(abs))
 	}
 	explain := func(err error) error {
-		f, ok := err.(*FormatError)
-		if !ok {
-			f = unreadable(path, err).(*FormatError)
+		var f *FormatError
+		if !errors.As(err, &f) {
+			f = unreadable(path, err)
 			if errors.Is(err, os.ErrNotExist) {
 				f.Msg, f.Hint = "is missing", downloadAgain
 			}

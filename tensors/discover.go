@@ -116,7 +116,7 @@ func noWeights(path string, names []string) error {
 }
 
 // unreadable says why a file that the user named cannot be opened.
-func unreadable(path string, err error) error {
+func unreadable(path string, err error) *FormatError {
 	msg, hint := "cannot be read: "+cause(err), "check the disk and the file's permissions"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

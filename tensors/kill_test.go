@@ -144,11 +144,11 @@ func TestKill(t *testing.T) {
 // expect checks an error of the output's disk.
 func expect(err, cause error, says ...string) error {
 	if !errors.Is(err, cause) {
-		return fmt.Errorf("%v does not wrap %v", err, cause)
+		return fmt.Errorf("%w does not wrap %w", err, cause)
 	}
 	for _, s := range says {
 		if !strings.Contains(err.Error(), s) {
-			return fmt.Errorf("%q does not say %q", err, s)
+			return fmt.Errorf("%w; it does not say %q", err, s)
 		}
 	}
 	return nil

@@ -146,7 +146,7 @@ func emptyDir(path string) (bool, error) {
 	if len(names) > 0 {
 		return false, nil
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return false, err
 	}
 	return true, nil

@@ -10,7 +10,7 @@ import (
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 
 	"github.com/mergekit/mergekit/merge/method"
 	"github.com/mergekit/mergekit/merge/plan"

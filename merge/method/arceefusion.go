@@ -4,7 +4,7 @@ import (
 	"math"
 	"slices"
 
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 // ArceeFusion takes over only those elements of the other model whose change is important: the difference times the

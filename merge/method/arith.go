@@ -2,7 +2,7 @@ package method
 
 import (
 	"github.com/gomlx/compute/dtypes"
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 // Round rounds x to the storage dtype under native arithmetic and is the identity otherwise.

@@ -2,7 +2,7 @@ package method
 
 import (
 	"github.com/gomlx/compute/dtypes"
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 // dropRandom keeps each entry of a task vector with the probability that is its density.

@@ -333,15 +333,6 @@ func draws(t *testing.T, what string, came, n int, p float64) {
 	}
 }
 
-func kept(y, base []float32) (n int) {
-	for i := range y {
-		if y[i] != base[i] {
-			n++
-		}
-	}
-	return n
-}
-
 func equal(a, b []float32) bool {
 	return slices.EqualFunc(a, b, func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) })
 }

@@ -1,12 +1,13 @@
 package method
 
 import (
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 // Layout says how a chunk of a tensor is shaped.
 type Layout uint8
 
+// The layouts.
 const (
 	Flat      Layout = iota // [N]: consecutive elements
 	LastAxis                // [R, C]: whole vectors along the last axis; a 1-D tensor is one row
@@ -32,11 +33,11 @@ type Kernel struct {
 // elements that lie before it.
 type Position int64
 
-// RowValues and ColValues hold one value per row or column of a two-axis layout.
-type (
-	RowValues []float64
-	ColValues []float64
-)
+// RowValues holds one value per row of a two-axis layout.
+type RowValues []float64
+
+// ColValues holds one value per column of a two-axis layout.
+type ColValues []float64
 
 // Stream fills dst with the uint32 values of elements [off, off+len(dst)) of the tensor.
 type Stream func(dst []uint32, off int64)

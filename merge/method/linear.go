@@ -1,6 +1,6 @@
 package method
 
-import . "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+import . "github.com/gomlx/gomlx/core/graph"
 
 // Linear is the weighted average of the inputs.
 //

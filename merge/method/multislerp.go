@@ -3,7 +3,7 @@ package method
 import (
 	"math"
 
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 // Multislerp averages the directions of any number of models, or of their task vectors, on the unit sphere: one step from

@@ -1,7 +1,7 @@
 package method
 
 import (
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 // Nearswap moves each parameter of the base towards the other model by about t, and no further than to its value.

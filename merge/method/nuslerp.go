@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"math"
 
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 // Nuslerp interpolates spherically between two models, or between their task vectors where the recipe names a base, with

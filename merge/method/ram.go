@@ -3,7 +3,7 @@ package method
 import (
 	"fmt"
 
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 var ramCitation = Citation{

@@ -8,7 +8,7 @@ import (
 
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 // Draw24 returns a random Uint32 below 2^24 for each element, of input i's own stream. With the counter generator it is a

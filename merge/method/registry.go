@@ -8,6 +8,7 @@ import (
 // BasePolicy says what a base model is to a method.
 type BasePolicy uint8
 
+// What a method does with a base model.
 const (
 	BaseIgnored  BasePolicy = iota // a configured base that is an input is an input like any other
 	BaseOptional                   // with a base the method works on task vectors
@@ -22,6 +23,7 @@ func (p BasePolicy) String() string {
 // Kind is the type of a parameter's value.
 type Kind uint8
 
+// The kinds of values.
 const (
 	Float Kind = iota // float64; gradients interpolate
 	Int               // integer; a gradient must hit integers
@@ -51,6 +53,7 @@ type Citation struct {
 // Action is what happens to an optional tensor that only some inputs have.
 type Action uint8
 
+// What to do about a tensor that some models lack.
 const (
 	ActMerge Action = iota // merge over the inputs that have it
 	ActCopy                // exactly one input has it: pass it through

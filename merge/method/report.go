@@ -3,7 +3,7 @@ package method
 import (
 	"fmt"
 
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 // reportTaskVectors counts, for the merge's summary, the non-zero entries of each task vector ("nonzero.<input>"), those

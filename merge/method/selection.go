@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/gomlx/compute/dtypes"
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 // Cut is where a ranking by magnitude is cut: elements whose key lies above Key are in, and of those equal to Key the

@@ -3,7 +3,7 @@ package method
 import (
 	"math"
 
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 // Slerp interpolates between two tensors along the arc between their directions.

@@ -11,6 +11,7 @@ import (
 // Arith selects the arithmetic of the graphs.
 type Arith uint8
 
+// The arithmetics.
 const (
 	Wide   Arith = iota // float32 (float64 for float64 tensors), one rounding at the end
 	Native              // every operation rounds to the storage dtype, as the peer does
@@ -22,6 +23,7 @@ func (a Arith) String() string { return [...]string{"float32", "native"}[a] }
 // RNG selects the random generator of stochastic methods.
 type RNG uint8
 
+// The generators.
 const (
 	Counter RNG = iota // counter-based, keyed by seed and tensor name: any order, any thread count
 	Peer               // the peer's one sequential Mersenne Twister stream

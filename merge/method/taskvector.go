@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/gomlx/compute/dtypes"
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 // taskVectorMerge is the mechanism behind eight methods: task vectors, made sparse or not, weighted, with a sign election

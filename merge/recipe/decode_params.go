@@ -137,7 +137,7 @@ func (d *decoder) cond(x node, what string) (cond, bool) {
 			ok = ok && good
 		case "value":
 			meant["value"] = true
-			good := true
+			var good bool
 			switch f.value.Kind {
 			case yaml.SequenceNode:
 				var items []node

@@ -105,13 +105,13 @@ func parseYAML(data []byte) (first, more *yaml.Node, err error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	first, more = new(yaml.Node), new(yaml.Node)
 	if err := dec.Decode(first); err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil, nil, nil
 		}
 		return nil, nil, err
 	}
 	if err := dec.Decode(more); err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return first, nil, nil
 		}
 		return nil, nil, err

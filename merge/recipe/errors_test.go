@@ -224,7 +224,11 @@ func checkErrors(t *testing.T, err error) {
 	}
 	var last Pos
 	for _, e := range list.Unwrap() {
-		e := e.(*Error)
+		var e0 *Error
+		if !errors.As(e, &e0) {
+			t.Fatalf("%T is no *Error", e)
+		}
+		e := e0
 		if e.Pos.compare(last) < 0 {
 			t.Errorf("%s stands after %v", e, last)
 		}

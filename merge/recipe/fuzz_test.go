@@ -2,6 +2,7 @@ package recipe
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -25,8 +26,16 @@ func FuzzParse(f *testing.F) {
 			checkErrors(t, err)
 			lines := bytes.Count(data, []byte("\n")) + bytes.Count(data, []byte("\r")) + bytes.Count(data, []byte("\u0085")) +
 				bytes.Count(data, []byte("\u2028")) + bytes.Count(data, []byte("\u2029")) + 1
-			for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
-				if p := e.(*Error).Pos; p.Line < 1 && len(data) <= maxBytes || p.Line > lines+1 || p.Col < 0 {
+			var list interface{ Unwrap() []error }
+			if !errors.As(err, &list) {
+				t.Fatalf("%T is no list of errors", err)
+			}
+			for _, one := range list.Unwrap() {
+				var e *Error
+				if !errors.As(one, &e) {
+					t.Fatalf("%T is no *Error", one)
+				}
+				if p := e.Pos; p.Line < 1 && len(data) <= maxBytes || p.Line > lines+1 || p.Col < 0 {
 					t.Errorf("position %v of %d lines: %s", p, lines, e)
 				}
 			}

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/gomlx/compute"
 	_ "github.com/gomlx/compute/gobackend"
 
 	"github.com/mergekit/mergekit/internal/backend/block"
@@ -15,15 +14,6 @@ import (
 	"github.com/mergekit/mergekit/merge/stream"
 	"github.com/mergekit/mergekit/tensors"
 )
-
-func stock(t testing.TB) compute.Backend {
-	t.Helper()
-	b, err := compute.NewWithConfig("go:ops_sequential")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
 
 func floats(n int, seed uint64) []float32 {
 	r := rand.New(rand.NewPCG(seed, 1))

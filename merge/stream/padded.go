@@ -182,7 +182,7 @@ func rawBytes(flat any, n int64) []byte {
 
 // flatOf views bytes as the flat slice type of a dtype.
 func flatOf(b []byte, d dtypes.DType) any {
-	n := len(b) / int(d.Size())
+	n := len(b) / d.Size()
 	t := reflect.SliceOf(d.GoType())
 	if n == 0 {
 		return reflect.MakeSlice(t, 0, 0).Interface()

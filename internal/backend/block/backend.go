@@ -62,7 +62,7 @@ type Buffer struct {
 
 // Wrap makes a buffer of the caller's memory, without a copy; the memory may be unaligned and, for an input, read-only.
 func (b *Backend) Wrap(shape shapes.Shape, data []byte) (compute.Buffer, error) {
-	if want := int(shape.Size()) * int(shape.DType.Size()); len(data) != want {
+	if want := shape.Size() * shape.DType.Size(); len(data) != want {
 		return nil, errors.Errorf("block: %d bytes given for a buffer of shape %s, which has %d", len(data), shape, want)
 	}
 	return &Buffer{backend: b, shape: shape, ptr: unsafe.Pointer(unsafe.SliceData(data)), keep: data}, nil
@@ -75,7 +75,7 @@ func (b *Backend) BufferFromFlatData(_ compute.DeviceNum, flat any, shape shapes
 		return nil, errors.Errorf("block: a %T of %d elements does not fit shape %s", flat, v.Len(), shape)
 	}
 	buf := b.alloc(shape)
-	n := shape.Size() * int(shape.DType.Size())
+	n := shape.Size() * shape.DType.Size()
 	if n > 0 {
 		copy(unsafe.Slice((*byte)(buf.ptr), n), unsafe.Slice((*byte)(v.UnsafePointer()), n))
 	}
@@ -90,7 +90,7 @@ func (b *Backend) NewSharedBuffer(_ compute.DeviceNum, shape shapes.Shape) (comp
 }
 
 func (b *Backend) alloc(shape shapes.Shape) *Buffer {
-	words := make([]uint64, (shape.Size()*int(shape.DType.Size())+7)/8+1)
+	words := make([]uint64, (shape.Size()*shape.DType.Size()+7)/8+1)
 	return &Buffer{backend: b, shape: shape, ptr: unsafe.Pointer(&words[0]), keep: words}
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/gobackend"
 	"github.com/gomlx/compute/shapes"
-	. "github.com/gomlx/gomlx/core/graph" //nolint:revive // graph files read like the formula
+	. "github.com/gomlx/gomlx/core/graph"
 )
 
 var _ = gobackend.New
@@ -153,7 +153,7 @@ func run(t *testing.T, b compute.Backend, p program, d dtypes.DType, compiled, a
 		if err := r.ToFlatData(flat); err != nil {
 			t.Fatal(err)
 		}
-		out[i] = append([]byte{}, span[byte](wrapped.ptr, s.Size()*int(s.DType.Size()))...)
+		out[i] = append([]byte{}, span[byte](wrapped.ptr, s.Size()*s.DType.Size())...)
 		outs[i] = nil
 	}
 	return out

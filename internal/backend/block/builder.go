@@ -127,7 +127,7 @@ func (f *function) Constant(flat any, dims ...int) (compute.Value, error) {
 		return nil, errors.Errorf("block: a constant of %d elements does not fit shape %s", v.Len(), shape)
 	}
 	n := f.add(compute.OpTypeConstant, shape)
-	bytes := v.Len() * int(d.Size())
+	bytes := v.Len() * d.Size()
 	n.data = make([]byte, bytes)
 	if bytes > 0 {
 		copy(n.data, unsafe.Slice((*byte)(v.UnsafePointer()), bytes))

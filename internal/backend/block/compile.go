@@ -106,7 +106,6 @@ type compiler struct {
 	uses  map[*node]int // index of the last instruction that reads the node
 	free  map[int][]int
 	outs  map[*node]int
-	err   error
 }
 
 func compile(b *builder) (compute.Executable, error) {
@@ -260,7 +259,7 @@ func lane(d dtypes.DType) int {
 	if d == dtypes.Bool {
 		return 4 // masks of 32 bits inside the loop
 	}
-	return int(d.Size())
+	return d.Size()
 }
 
 func (c *compiler) push(in instr) { c.e.instrs = append(c.e.instrs, in) }

@@ -26,8 +26,6 @@ const (
 	vectorScalar = 2
 )
 
-const yes, no = ^uint32(0), uint32(0)
-
 // mask compiles to a set and a negation, without a branch that random data would mispredict.
 func mask(b bool) uint32 {
 	var m uint32
@@ -703,9 +701,6 @@ func narrowBfloat(d, a, _, _ unsafe.Pointer, n int) {
 		x[i] = floatToBfloat(p[i])
 	}
 }
-
-func finite32(x float32) uint32 { return mask(math.Float32bits(x)&0x7f800000 != 0x7f800000) }
-func finite64(x float64) uint32 { return mask(!math.IsInf(x, 0) && x == x) }
 
 // sum16 adds values up in sixteen interleaved lanes and a fixed tree; vector code does the same.
 func sum16[T float](p []T) float64 {
