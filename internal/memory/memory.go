@@ -25,26 +25,39 @@ func Total() int64 {
 }
 
 // Anonymous returns the resident bytes that belong to no file (RssAnon), 0 where the system does not tell.
-func Anonymous() int64 { return field("/proc/self/status", "RssAnon:") }
+func Anonymous() int64 {
+	b := read("/proc/self/status", make([]byte, 0, statusBytes))
+	return value(b, "RssAnon:")
+}
 
-// Resident returns the resident bytes, mapped files included.
-func Resident() int64 { return field("/proc/self/status", "VmRSS:") }
+// statusBytes is more than the system says about a process.
+const statusBytes = 4 << 10
 
-// field reads a "Name: value kB" line.
-func field(file, name string) int64 {
-	b, err := os.ReadFile(file)
+// field reads a "Name: value kB" line of a file.
+func field(file, name string) int64 { return value(read(file, make([]byte, 0, statusBytes)), name) }
+
+// read fills b up to its capacity from the start of a file; what a file of the system has beyond is not asked for.
+func read(file string, b []byte) []byte {
+	f, err := os.Open(file)
 	if err != nil {
-		return 0
+		return nil
 	}
+	defer f.Close()
+	n, err := f.Read(b[:cap(b)])
+	if err != nil {
+		return nil
+	}
+	return b[:n]
+}
+
+// value finds a "Name: value kB" line, 0 if there is none.
+func value(b []byte, name string) int64 {
 	_, rest, ok := bytes.Cut(b, []byte(name))
 	if !ok {
 		return 0
 	}
-	f := bytes.Fields(rest)
-	if len(f) == 0 {
-		return 0
-	}
-	n, err := strconv.ParseInt(string(f[0]), 10, 64)
+	rest, _, _ = bytes.Cut(bytes.TrimLeft(rest, " \t"), []byte(" "))
+	n, err := strconv.ParseInt(string(rest), 10, 64)
 	if err != nil {
 		return 0
 	}
@@ -56,6 +69,7 @@ type Watcher struct {
 	stop      chan struct{}
 	once      sync.Once
 	mu        sync.Mutex
+	buffer    [statusBytes]byte
 	anon, rss int64
 }
 
@@ -79,10 +93,10 @@ func Watch() *Watcher {
 }
 
 func (w *Watcher) sample() {
-	a, r := Anonymous(), Resident()
 	w.mu.Lock()
-	w.anon, w.rss = max(w.anon, a), max(w.rss, r)
-	w.mu.Unlock()
+	defer w.mu.Unlock()
+	b := read("/proc/self/status", w.buffer[:0])
+	w.anon, w.rss = max(w.anon, value(b, "RssAnon:")), max(w.rss, value(b, "VmRSS:"))
 }
 
 // Stop ends the sampling and returns the peaks of anonymous and of resident bytes.
