@@ -3,6 +3,7 @@ package tensors
 import (
 	"encoding/binary"
 	"fmt"
+	"sync"
 	"unsafe"
 )
 
@@ -15,13 +16,17 @@ var best = func() *kernels {
 // KernelName says which instruction set Convert uses: "avx512", "avx2" or "scalar".
 func KernelName() string { return best.name }
 
-// blockElems is how many values a conversion by way of float32 holds at a time, on the stack and in the first-level cache.
+// blockElems is how many values a conversion by way of float32 holds at a time, in the first-level cache.
 const blockElems = 1024
+
+// blocks are reused: kernels are called through variables, so the compiler cannot prove that a block may live on the stack.
+var blocks = sync.Pool{New: func() any { return new([blockElems * 4]byte) }}
 
 // Convert writes the values of src, elements of dtype from, to dst as elements of dtype to: both are little-endian bytes as
 // in files, of the same number of elements, and need no alignment. Floats are rounded to nearest, ties to even, once; what
 // is too large becomes an infinity, in F8E4M3 NaN (which has no infinity); NaN stays NaN. Other dtypes are copied to the
-// same dtype and to no other. dst and src must not overlap. It is safe for concurrent use and allocates nothing.
+// same dtype and to no other. dst and src must not overlap. It is safe for concurrent use and allocates
+// nothing once its blocks are there.
 func Convert(dst []byte, to DType, src []byte, from DType) error {
 	return best.convert(dst, to, src, from)
 }
@@ -56,7 +61,8 @@ func (k *kernels) convert(dst []byte, to DType, src []byte, from DType) error {
 	if from == F64 {
 		decode = scalarFromF64Odd // the second rounding would not be to nearest after a first one
 	}
-	var block [blockElems * 4]byte
+	block := blocks.Get().(*[blockElems * 4]byte)
+	defer blocks.Put(block)
 	for n > 0 {
 		m := min(n, blockElems)
 		decode(block[:4*m], src[:m*from.Size()])

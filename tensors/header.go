@@ -42,11 +42,12 @@ func readHeader(r io.ReaderAt, size int64) (*header, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch promised := h.size + h.data; {
-	case promised > size:
-		return nil, &FormatError{Msg: fmt.Sprintf("is truncated: header promises %s bytes, file has %s", group(promised), group(size)), Hint: downloadAgain}
-	case promised < size:
-		return nil, &FormatError{Msg: fmt.Sprintf("is damaged: header promises %s bytes, file has %s", group(promised), group(size)), Hint: downloadAgain}
+	// Unsigned, because offsets may reach 2^63-1 and the header comes on top.
+	switch promised := uint64(h.size) + uint64(h.data); {
+	case promised > uint64(size):
+		return nil, &FormatError{Msg: fmt.Sprintf("is truncated: header promises %s bytes, file has %s", groupUnsigned(promised), group(size)), Hint: downloadAgain}
+	case promised < uint64(size):
+		return nil, &FormatError{Msg: fmt.Sprintf("is damaged: header promises %s bytes, file has %s", groupUnsigned(promised), group(size)), Hint: downloadAgain}
 	}
 	return h, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -53,6 +54,16 @@ func TestHeader(t *testing.T) {
 	}
 }
 
+// nearly2To63 lists tensors that fill all offsets an int64 has, so that the header's own bytes go beyond them.
+func nearly2To63() string {
+	const n = math.MaxInt64 / 8
+	var b strings.Builder
+	for i := range 8 {
+		fmt.Fprintf(&b, `,"%d":{"dtype":"U8","shape":[%d],"data_offsets":[%d,%d]}`, i, n, i*n, (i+1)*n)
+	}
+	return "{" + b.String()[1:] + "}"
+}
+
 // Each of these comes from a damaged download or from someone who means harm.
 var hostileHeaders = []struct {
 	name string
@@ -93,6 +104,7 @@ var hostileHeaders = []struct {
 	{"ends before it begins", safetensors(one(`"F32"`, "[1]", "[4,0]"), 4), "before it begins"},
 	{"size does not match", safetensors(one(`"F32"`, "[2]", "[0,4]"), 4), "needs 8 bytes, its data_offsets span 4"},
 	{"beyond the file", safetensors(one(`"F32"`, "[4]", "[0,16]"), 8), "is truncated: header promises"},
+	{"promises 2^63 bytes", safetensors(nearly2To63(), 4), "is truncated: header promises 9 223 372 036 854 776 "},
 	{"data that is no tensor's", safetensors(one(`"F32"`, "[1]", "[0,4]"), 8), "is damaged: header promises"},
 	{"gap at the start", safetensors(one(`"F32"`, "[1]", "[4,8]"), 8), "begins at byte 4"},
 	{"gap", safetensors(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}}`, 3), "b: begins at byte 2 of the data, but a ends at 1"},
@@ -170,7 +182,9 @@ func FuzzHeader(f *testing.F) {
 	}
 	f.Add(safetensors(`{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"BF16","shape":[2,2],"data_offsets":[4,12]}}`, 12))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		h, err := parse(data)
+		var h *header
+		var err error
+		allocatesLittle(t, len(data), func() { h, err = parse(data) })
 		if err != nil {
 			if !errors.As(err, new(*FormatError)) {
 				t.Fatalf("%T: %v", err, err)
@@ -187,6 +201,7 @@ func FuzzHeader(f *testing.F) {
 		if h.size+at != int64(len(data)) {
 			t.Fatalf("header %d and data %d of a file of %d", h.size, at, len(data))
 		}
+		meansTheSame(t, h, data[8:h.size])
 		// What was read is written and read again as the same.
 		var infos []Info
 		for _, e := range h.tensors {

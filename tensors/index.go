@@ -16,7 +16,10 @@ type index struct {
 }
 
 func readIndex(path string) (*index, error) {
-	st, err := os.Stat(path)
+	st, err := os.Stat(path) // before reading, which would wait for ever on a pipe and never end on a device
+	if err == nil && !st.Mode().IsRegular() {
+		return nil, &FormatError{File: path, Msg: "is not a regular file", Hint: "check the path"}
+	}
 	if err == nil && st.Size() > maxHeader {
 		return nil, &FormatError{File: path, Msg: fmt.Sprintf("is no index: it has %s bytes, at most %s are allowed", group(st.Size()), group(maxHeader)), Hint: downloadAgain}
 	}

@@ -1,0 +1,44 @@
+//go:build unix
+
+package tensors
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Opening a pipe waits for a writer and reading a device may never end, so neither may be begun.
+func TestPipesAndDevicesAreRefusedAtOnce(t *testing.T) {
+	for _, name := range []string{"model.safetensors", "model.safetensors.index.json"} {
+		for kind, place := range map[string]func(path string) error{
+			"pipe":   func(path string) error { return unix.Mkfifo(path, 0o666) },
+			"device": func(path string) error { return os.Symlink("/dev/zero", path) },
+		} {
+			dir := t.TempDir()
+			path := filepath.Join(dir, name)
+			if err := place(path); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() {
+				_, err := Open(dir)
+				done <- err
+			}()
+			select {
+			case err := <-done:
+				var f *FormatError
+				if !errors.As(err, &f) || f.File != path || !strings.Contains(f.Msg, "is not a regular file") || f.Hint == "" {
+					t.Errorf("%s that is a %s: %v", name, kind, err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s that is a %s: still waiting", name, kind)
+			}
+		}
+	}
+}
