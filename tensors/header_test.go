@@ -94,6 +94,8 @@ var hostileHeaders = []struct {
 	{"exponent", safetensors(one(`"F32"`, "[1e2]", "[0,400]"), 400), "whole number"},
 	{"leading zero", safetensors(one(`"F32"`, "[01]", "[0,4]"), 4), "leading zero"},
 	{"dimension beyond int64", safetensors(one(`"F32"`, "[9223372036854775808]", "[0,4]"), 4), "too large"},
+	{"dimension that wraps to 1", safetensors(one(`"F32"`, "[18446744073709551617]", "[0,4]"), 4), "too large"},
+	{"offset that wraps to 4", safetensors(one(`"F32"`, "[1]", "[0,18446744073709551620]"), 4), "too large"},
 	{"product overflows", safetensors(one(`"F32"`, "[4294967296,4294967296]", "[0,4]"), 4), "impossible shape"},
 	{"product overflows to the right size", safetensors(one(`"U8"`, "[4294967296,4294967296,0]", "[0,0]"), 0), "impossible shape"},
 	{"bytes overflow", safetensors(one(`"F64"`, "[2305843009213693952]", "[0,0]"), 0), "larger than any file"},

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
 
 package tensors
 
@@ -40,5 +40,24 @@ func TestPipesAndDevicesAreRefusedAtOnce(t *testing.T) {
 				t.Fatalf("%s that is a %s: still waiting", name, kind)
 			}
 		}
+	}
+}
+
+// Two views of a tensor are the same memory: nothing was copied, so a large tensor costs no more than a small one.
+func TestViewsAreTheMapping(t *testing.T) {
+	c := open(t, writeFile(t, t.TempDir(), "m.safetensors", tensor("a")))
+	v, err := c.View("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := c.View("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if &v.Data[0] != &again.Data[0] {
+		t.Error("a view is a copy")
+	}
+	if cap(v.Data) != len(v.Data) {
+		t.Errorf("a view of %d bytes reaches %d bytes on", len(v.Data), cap(v.Data)-len(v.Data))
 	}
 }
