@@ -45,7 +45,9 @@ func TestPipesAndDevicesAreRefusedAtOnce(t *testing.T) {
 
 // Two views of a tensor are the same memory: nothing was copied, so a large tensor costs no more than a small one.
 func TestViewsAreTheMapping(t *testing.T) {
-	c := open(t, writeFile(t, t.TempDir(), "m.safetensors", tensor("a")))
+	// Another tensor follows, into which a view must not reach.
+	const two = `{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`
+	c := open(t, writeFile(t, t.TempDir(), "m.safetensors", safetensors(two, 2)))
 	v, err := c.View("a")
 	if err != nil {
 		t.Fatal(err)
