@@ -222,7 +222,8 @@ func (f *function) Bitcast(x compute.Value, d dtypes.DType) (compute.Value, erro
 	if err != nil {
 		return nil, err
 	}
-	if in[0].shape.DType.Size() != d.Size() {
+	// A Bool is a mask of 32 bits in a register, not the byte that its size says.
+	if from := in[0].shape.DType; from.Size() != d.Size() || (from == dtypes.Bool) != (d == dtypes.Bool) {
 		return nil, unsupported("bitcast from %s to %s", in[0].shape.DType, d)
 	}
 	return f.add(compute.OpTypeBitcast, shapes.Make(d, in[0].shape.Dimensions...), in...), nil

@@ -126,6 +126,9 @@ func compile(b *builder) (compute.Executable, error) {
 	if c.space == nil {
 		c.space = []int{1}
 	}
+	if len(c.space) == 2 && c.space[0] == c.space[1] {
+		return nil, unsupported("a space of %v: rows and columns could not be told apart", c.space)
+	}
 	c.e.space = c.space
 	for _, o := range f.outputs {
 		c.e.outputs = append(c.e.outputs, o.shape)
@@ -350,17 +353,20 @@ func (c *compiler) reshape(n *node) error {
 		return nil
 	}
 	if k == kindFull && (src.kind == kindRow || src.kind == kindCol) && n.op == compute.OpTypeBroadcastInDim {
-		c.regs[n] = c.spread(src)
-		return nil
+		c.regs[n], err = c.spread(src)
+		return err
 	}
 	return unsupported("%s from %s to %s", n.op, n.in[0].shape, n.shape)
 }
 
-// spread expands a row, column or scalar register to full size.
-func (c *compiler) spread(src reg) reg {
+// spread expands a row, column or scalar register to full size. Results of reductions are not known inside the loop.
+func (c *compiler) spread(src reg) (reg, error) {
+	if src.kind > kindCol {
+		return reg{}, unsupported("a value from after a reduction in every element")
+	}
 	r := c.newReg(kindFull, src.lane)
 	c.push(instr{stage: loop, kind: kindFull, dst: r.id, a: src.id, arg: int(src.kind)<<8 | src.lane, special: spreadStep})
-	return r
+	return r, nil
 }
 
 func (c *compiler) iota(n *node) error {
@@ -368,7 +374,8 @@ func (c *compiler) iota(n *node) error {
 	if err != nil {
 		return err
 	}
-	if k != kindFull || lane(n.shape.DType) != 4 || n.shape.DType.IsFloat() {
+	// Another shape of as many values has another number of axes to count along.
+	if k != kindFull || !slices.Equal(n.shape.Dimensions, c.space) || !n.shape.DType.IsInt() || n.shape.DType.Size() != 4 {
 		return unsupported("Iota of %s", n.shape)
 	}
 	r := c.newReg(kindFull, 4)
@@ -400,7 +407,10 @@ func (c *compiler) elementwise(n *node) error {
 			if k != kindFull {
 				return unsupported("%s of values from before and after a reduction", n.op)
 			}
-			ops[i] = c.spread(ops[i])
+			var err error
+			if ops[i], err = c.spread(ops[i]); err != nil {
+				return err
+			}
 		}
 		if ops[i].kind == kindScalar && k != kindScalar {
 			variant |= 1 << i
@@ -435,13 +445,20 @@ func (c *compiler) reduction(n *node) error {
 	shape := n.in[0].shape
 	d := shape.DType
 	if src.kind == kindScalar {
-		if k, err := c.kindOf(shape); err != nil || k == kindScalar {
+		k, err := c.kindOf(shape)
+		if err != nil || k == kindScalar {
 			c.regs[n] = src
 			return err
 		}
-		src = c.spread(src)
+		if k != kindFull {
+			return unsupported("%s of a single value repeated as %s", n.op, shape)
+		}
+		if src, err = c.spread(src); err != nil {
+			return err
+		}
 	}
 	all := len(n.axes) == shape.Rank()
+	matrix := src.kind == kindFull && len(c.space) == 2 && slices.Equal(shape.Dimensions, c.space)
 	switch {
 	case all && (src.kind == kindFull || src.kind == kindRow):
 		r := c.newReg(kindTotal, 8)
@@ -453,7 +470,7 @@ func (c *compiler) reduction(n *node) error {
 		c.push(instr{stage: loop, kind: src.kind, dst: -1, acc: len(c.e.accumulators), a: src.id, special: step})
 		c.e.accumulators = append(c.e.accumulators, accumulator{reg: r.id, dtype: n.shape.DType, op: n.op})
 		return nil
-	case src.kind == kindFull && len(c.space) == 2 && slices.Equal(n.axes, []int{1}):
+	case matrix && slices.Equal(n.axes, []int{1}):
 		step, err := rowStep(n.op, d)
 		if err != nil {
 			return err
@@ -462,7 +479,7 @@ func (c *compiler) reduction(n *node) error {
 		c.regs[n] = r
 		c.push(instr{stage: loop, kind: kindRow, dst: r.id, a: src.id, special: step})
 		return nil
-	case src.kind == kindFull && len(c.space) == 2 && slices.Equal(n.axes, []int{0}) && n.op == compute.OpTypeReduceSum && d == dtypes.Float64:
+	case matrix && slices.Equal(n.axes, []int{0}) && n.op == compute.OpTypeReduceSum && d == dtypes.Float64:
 		r := c.newReg(kindTotalCol, 8)
 		c.regs[n] = r
 		c.push(instr{stage: loop, kind: kindRow, dst: -1, acc: len(c.e.accumulators), a: src.id, special: columnStep})
@@ -474,11 +491,18 @@ func (c *compiler) reduction(n *node) error {
 
 func (c *compiler) histogram(n *node) error {
 	base, idx, upd := c.regs[n.in[0]], c.regs[n.in[1]], c.regs[n.in[2]]
-	if base.kind != kindScalar {
+	zero := n.in[0].scalar()
+	if base.kind != kindScalar || zero == nil || zero.op != compute.OpTypeConstant || *(*[4]byte)(zero.data) != [4]byte{} {
 		return unsupported("a histogram that does not start at zero")
 	}
-	if idx.kind == kindScalar {
-		idx = c.spread(idx)
+	if n.in[1].shape.Dimensions[0] != product(c.space) || upd.kind != kindScalar && upd.kind != kindFull {
+		return unsupported("a histogram of other than one index for each element")
+	}
+	if idx.kind != kindFull {
+		var err error
+		if idx, err = c.spread(idx); err != nil {
+			return err
+		}
 	}
 	if c.outs[n] == 0 {
 		return unsupported("a histogram that is not an output")
@@ -514,17 +538,19 @@ func (c *compiler) output(i int, n *node) error {
 	case k == kindFull:
 		// A parameter, a scalar or a value that another output has: copied.
 		if r.kind != kindFull {
-			r = c.spread(r)
+			if r, err = c.spread(r); err != nil {
+				return err
+			}
 		}
 		d := reg{c.e.regs, kindFull, r.lane}
 		c.e.regs++
 		c.push(instr{stage: loop, kind: kindFull, dst: d.id, a: r.id, fn: copyKernel(r.lane)})
 		c.e.fullOut = append(c.e.fullOut, full{d.id, r.lane, i})
-	case r.kind == kindRow:
+	case r.kind == kindRow && k == kindRow:
 		c.e.rowOut = append(c.e.rowOut, o)
-	case r.kind == kindTotalCol || r.kind == kindCol:
+	case (r.kind == kindTotalCol || r.kind == kindCol) && k == kindCol:
 		c.e.colOut = append(c.e.colOut, o)
-	case r.kind == kindScalar || r.kind == kindTotal:
+	case (r.kind == kindScalar || r.kind == kindTotal) && k == kindScalar:
 		o.lane = lane(n.shape.DType)
 		c.e.finals = append(c.e.finals, o)
 	default:

@@ -33,7 +33,8 @@ func (f *function) fuse() {
 			n.fuseHash()
 			continue
 		}
-		if n.op == compute.OpTypeReduceSum && n.shape.Rank() == 0 && n.shape.DType == dtypes.Int32 && n.in[0].op == compute.OpTypeConvertDType && n.in[0].in[0].shape.DType == dtypes.Bool {
+		if n.op == compute.OpTypeReduceSum && n.shape.Rank() == 0 && n.shape.DType == dtypes.Int32 && n.in[0].op == compute.OpTypeConvertDType && n.in[0].in[0].shape.DType == dtypes.Bool &&
+			n.in[0].shape.Size() > 1 { // the sum of one value is that value, for which a mask will not do
 			n.in = []*node{n.in[0].in[0]} // a sum of masks: counted as they stand
 			continue
 		}
