@@ -1,8 +1,6 @@
 package merge
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"sort"
 
@@ -10,11 +8,6 @@ import (
 	"github.com/mergekit/mergekit/merge/stream"
 	"github.com/mergekit/mergekit/tensors"
 )
-
-func digest(s string) string {
-	h := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(h[:])
-}
 
 // fileSource is a tensor of a mapped checkpoint.
 type fileSource struct {
