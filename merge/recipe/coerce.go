@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
 // Kind is the type that a method asks of a parameter.
@@ -92,29 +94,29 @@ func coerce(s scalar, k Kind) (Value, error) {
 		b, err := toBool(s)
 		return Value{set: true, kind: k, b: b}, err
 	}
-	if s.form != formText {
+	if s.Form != strictyaml.FormText {
 		return Value{}, mismatch(s, "text; put it in quotes")
 	}
-	return Value{set: true, kind: String, s: s.text}, nil
+	return Value{set: true, kind: String, s: s.Text}, nil
 }
 
 func mismatch(s scalar, want string) error {
-	return &ValueError{Pos: s.pos, Msg: fmt.Sprintf("%s is not %s", s.what(), want)}
+	return &ValueError{Pos: s.Pos, Msg: fmt.Sprintf("%s is not %s", s.What(), want)}
 }
 
 func toFloat(s scalar) (float64, error) {
-	switch s.form {
-	case formBool:
-		if s.b {
+	switch s.Form {
+	case strictyaml.FormBool:
+		if s.Bool {
 			return 1, nil
 		}
 		return 0, nil
-	case formInt:
-		return float64(s.i), nil
-	case formFloat:
-		return finite(s, s.f)
-	case formText:
-		if f, ok := numericText(s.text); ok {
+	case strictyaml.FormInt:
+		return float64(s.Int), nil
+	case strictyaml.FormFloat:
+		return finite(s, s.Float)
+	case strictyaml.FormText:
+		if f, ok := strictyaml.NumericText(s.Text); ok {
 			return finite(s, f)
 		}
 	}
@@ -124,47 +126,25 @@ func toFloat(s scalar) (float64, error) {
 // finite refuses what would spread NaN over a whole tensor.
 func finite(s scalar, f float64) (float64, error) {
 	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return 0, &ValueError{Pos: s.pos, Msg: fmt.Sprintf("%s is not a finite number; every parameter must be finite", s.text)}
+		return 0, &ValueError{Pos: s.Pos, Msg: fmt.Sprintf("%s is not a finite number; every parameter must be finite", s.Text)}
 	}
 	return f, nil
-}
-
-var decimal = regexp.MustCompile(`^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$`)
-
-// numericText reads a decimal number, possibly with single underscores between its characters; not 0x, 0b or 0o.
-func numericText(text string) (float64, bool) {
-	t := strings.TrimSpace(text)
-	if strings.HasPrefix(t, "_") || strings.HasSuffix(t, "_") || strings.Contains(t, "__") {
-		return 0, false
-	}
-	t = strings.ReplaceAll(t, "_", "")
-	if !decimal.MatchString(t) {
-		switch bare, sign := unsigned(strings.ToLower(t)); bare {
-		case "inf", "infinity":
-			return math.Inf(int(sign)), true
-		case "nan":
-			return math.NaN(), true
-		}
-		return 0, false
-	}
-	f, _ := strconv.ParseFloat(t, 64) // out of range gives an infinity, which the caller refuses
-	return f, true
 }
 
 var wholeText = regexp.MustCompile(`^[-+]?[0-9]+(?:_[0-9]+)*(?:\.0+)?$`)
 
 func toInt(s scalar) (int, error) {
 	const want = "a whole number"
-	switch s.form {
-	case formInt:
-		if i := int(s.i); int64(i) == s.i {
+	switch s.Form {
+	case strictyaml.FormInt:
+		if i := int(s.Int); int64(i) == s.Int {
 			return i, nil
 		}
 		return 0, mismatch(s, want+" of a size that can be used")
-	case formFloat:
-		return floatToInt(s, s.f)
-	case formText:
-		t := strings.TrimSpace(s.text)
+	case strictyaml.FormFloat:
+		return floatToInt(s, s.Float)
+	case strictyaml.FormText:
+		t := strings.TrimSpace(s.Text)
 		if wholeText.MatchString(t) {
 			whole, _, _ := strings.Cut(t, ".")
 			i, err := strconv.Atoi(strings.ReplaceAll(whole, "_", ""))
@@ -189,15 +169,15 @@ func floatToInt(s scalar, f float64) (int, error) {
 
 func toBool(s scalar) (bool, error) {
 	var f float64
-	switch s.form {
-	case formBool:
-		return s.b, nil
-	case formInt:
-		f = float64(s.i)
-	case formFloat:
-		f = s.f
-	case formText:
-		switch strings.ToLower(s.text) {
+	switch s.Form {
+	case strictyaml.FormBool:
+		return s.Bool, nil
+	case strictyaml.FormInt:
+		f = float64(s.Int)
+	case strictyaml.FormFloat:
+		f = s.Float
+	case strictyaml.FormText:
+		switch strings.ToLower(s.Text) {
 		case "true", "yes", "on", "1", "t", "y":
 			return true, nil
 		case "false", "no", "off", "0", "f", "n":

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
 var recipeKeys = []string{"merge_method", "models", "slices", "modules", "base_model", "parameters", "dtype", "out_dtype",
@@ -13,71 +15,71 @@ var recipeKeys = []string{"merge_method", "models", "slices", "modules", "base_m
 
 // recipe decodes the whole document.
 func (d *decoder) recipe(n *yaml.Node) *Recipe {
-	root := d.open(n, node{})
-	r := &Recipe{Pos: root.pos}
-	fields, ok := d.mapping(root, "a recipe")
+	root := d.Open(n, node{})
+	r := &Recipe{Pos: root.Pos}
+	fields, ok := d.Mapping(root, "a recipe")
 	if root.Kind != yaml.MappingNode {
 		return r
 	}
 	if len(fields) > 0 {
-		r.Pos = fields[0].at.pos
+		r.Pos = fields[0].At.Pos
 	}
 	meant := map[string]bool{} // keys that are there, or that a misspelt one was meant to be
 	forms := formChooser{d: d}
 	for _, f := range fields {
-		if strings.HasPrefix(f.key, "x-") || strings.HasPrefix(f.key, ".") {
+		if strings.HasPrefix(f.Key, "x-") || strings.HasPrefix(f.Key, ".") {
 			continue // a place for anchors
 		}
-		meant[f.key] = true
+		meant[f.Key] = true
 		// An empty value is an absent one, as where the lines below a key are commented out.
-		if isNull(f.value) && slices.Contains(recipeKeys, f.key) {
-			if f.key == "merge_method" {
-				meant[f.key] = false
+		if strictyaml.IsNull(f.Value) && slices.Contains(recipeKeys, f.Key) {
+			if f.Key == "merge_method" {
+				meant[f.Key] = false
 			}
 			continue
 		}
-		switch f.key {
+		switch f.Key {
 		case "merge_method":
-			r.Method, _ = d.text(f.value, "merge_method")
-			r.MethodPos = f.value.pos
+			r.Method, _ = d.Text(f.Value, "merge_method")
+			r.MethodPos = f.Value.Pos
 		case "models":
 			if forms.give(f) {
-				r.Models = d.models(f.value, "models")
+				r.Models = d.models(f.Value, "models")
 			}
 		case "slices":
 			if forms.give(f) {
-				r.Slices = d.slices(f.value, "slices")
+				r.Slices = d.slices(f.Value, "slices")
 			}
 		case "modules":
 			if forms.give(f) {
-				r.Modules = d.modules(f.value)
+				r.Modules = d.modules(f.Value)
 			}
 		case "base_model":
-			r.Base = d.optionalRef(f.value, "base_model")
+			r.Base = d.optionalRef(f.Value, "base_model")
 		case "parameters":
-			r.Params = d.params(f.value)
+			r.Params = d.params(f.Value)
 		case "dtype":
-			r.DType, r.DTypePos = d.dtype(f.value, "dtype"), f.value.pos
+			r.DType, r.DTypePos = d.dtype(f.Value, "dtype"), f.Value.Pos
 		case "out_dtype":
-			r.OutDType, r.OutDTypePos = d.dtype(f.value, "out_dtype"), f.value.pos
+			r.OutDType, r.OutDTypePos = d.dtype(f.Value, "out_dtype"), f.Value.Pos
 		case "tokenizer_source":
-			r.TokenizerPos = f.at.pos
-			r.TokenizerSource, r.TokenizerSourceRef = d.tokenizerSource(f.value, "tokenizer_source")
+			r.TokenizerPos = f.At.Pos
+			r.TokenizerSource, r.TokenizerSourceRef = d.tokenizerSource(f.Value, "tokenizer_source")
 			if r.TokenizerSourceRef != nil {
 				r.TokenizerSource = r.TokenizerSourceRef.String()
 			}
 		case "tokenizer":
 			r.Tokenizer = d.tokenizer(f)
 		case "chat_template":
-			r.ChatTemplate, r.ChatTemplatePos = d.chatTemplate(f.value), f.value.pos
+			r.ChatTemplate, r.ChatTemplatePos = d.chatTemplate(f.Value), f.Value.Pos
 		case "name":
-			if s, ok := d.scalar(f.value, "name"); ok {
-				r.Name = s.text
+			if s, ok := d.Scalar(f.Value, "name"); ok {
+				r.Name = s.Text
 			}
 		default:
-			near := Nearest(f.key, recipeKeys)
+			near := Nearest(f.Key, recipeKeys)
 			meant[near] = true
-			d.unknown(f, "a recipe", recipeKeys, map[string]string{
+			d.Unknown(f, "a recipe", recipeKeys, map[string]string{
 				"layer_range": "it belongs to an item of sources, below slices",
 				"sources":     "it belongs to an item of slices",
 				"weight":      "a parameter of the method stands below parameters",
@@ -91,16 +93,16 @@ func (d *decoder) recipe(n *yaml.Node) *Recipe {
 		}
 	}
 	if r.TokenizerPos != (Pos{}) && r.Tokenizer != nil {
-		d.errorAt(later(r.TokenizerPos, r.Tokenizer.Pos), root, "tokenizer and tokenizer_source are both given; keep tokenizer (tokenizer_source: X is the same as tokenizer: {source: X})")
+		d.ErrorAt(later(r.TokenizerPos, r.Tokenizer.Pos), root, "tokenizer and tokenizer_source are both given; keep tokenizer (tokenizer_source: X is the same as tokenizer: {source: X})")
 	}
 	if !ok {
 		return r // keys that could not be read may be those that seem to be missing
 	}
 	if !meant["merge_method"] {
-		d.errorAt(r.Pos, node{}, "merge_method is missing; add it, such as merge_method: linear")
+		d.ErrorAt(r.Pos, node{}, "merge_method is missing; add it, such as merge_method: linear")
 	}
 	if forms.first == nil && !misspelt(fields, meant) {
-		d.errorAt(r.Pos, node{}, "nothing to merge: give models, slices or modules, with at least one entry")
+		d.ErrorAt(r.Pos, node{}, "nothing to merge: give models, slices or modules, with at least one entry")
 	}
 	return r
 }
@@ -108,7 +110,7 @@ func (d *decoder) recipe(n *yaml.Node) *Recipe {
 // misspelt says whether a key that was not known was meant to be one of the forms.
 func misspelt(fields []field, meant map[string]bool) bool {
 	for _, key := range []string{"models", "slices", "modules"} {
-		if meant[key] && !slices.ContainsFunc(fields, func(f field) bool { return f.key == key }) {
+		if meant[key] && !slices.ContainsFunc(fields, func(f field) bool { return f.Key == key }) {
 			return true
 		}
 	}
@@ -116,7 +118,7 @@ func misspelt(fields []field, meant map[string]bool) bool {
 }
 
 func later(a, b Pos) Pos {
-	if a.compare(b) < 0 {
+	if a.Compare(b) < 0 {
 		return b
 	}
 	return a
@@ -130,11 +132,11 @@ type formChooser struct {
 
 // give notes a form that has something in it and reports a second one. An empty list is as good as none.
 func (c *formChooser) give(f field) bool {
-	if f.value.Kind != yaml.ScalarNode && len(f.value.Content) == 0 {
+	if f.Value.Kind != yaml.ScalarNode && len(f.Value.Content) == 0 {
 		return false
 	}
 	if c.first != nil {
-		c.d.errorf(f.at, "%s and %s (line %d) are both given; keep exactly one of models, slices and modules", f.key, c.first.key, c.first.at.pos.Line)
+		c.d.Errorf(f.At, "%s and %s (line %d) are both given; keep exactly one of models, slices and modules", f.Key, c.first.Key, c.first.At.Pos.Line)
 		return false
 	}
 	c.first = &f
@@ -149,7 +151,7 @@ var (
 
 // models decodes whole-model inputs.
 func (d *decoder) models(x node, what string) []Source {
-	items, _ := d.items(x, what)
+	items, _ := d.Items(x, what)
 	var list []Source
 	for _, item := range items {
 		if s, ok := d.source(item, "an item of models", modelKeys); ok {
@@ -162,12 +164,12 @@ func (d *decoder) models(x node, what string) []Source {
 
 // source decodes an input; keys says whether it has a range.
 func (d *decoder) source(x node, place string, keys []string) (Source, bool) {
-	s := Source{Pos: x.pos}
+	s := Source{Pos: x.Pos}
 	if x.Kind == yaml.ScalarNode {
-		d.errorf(x, `%s must be a mapping; here is %s, and a model is given as "- model: PATH"`, place, describe(x))
+		d.Errorf(x, `%s must be a mapping; here is %s, and a model is given as "- model: PATH"`, place, strictyaml.Describe(x))
 		return s, false
 	}
-	fields, ok := d.mapping(x, place)
+	fields, ok := d.Mapping(x, place)
 	if x.Kind != yaml.MappingNode {
 		return s, false
 	}
@@ -176,19 +178,19 @@ func (d *decoder) source(x node, place string, keys []string) (Source, bool) {
 	for _, f := range fields {
 		good := true
 		switch {
-		case f.key == "model":
+		case f.Key == "model":
 			hasModel = true
-			s.Model, good = d.ref(f.value, "model")
-		case f.key == "parameters":
-			s.Params = d.params(f.value)
-		case f.key == "layer_range" && wantRange:
-			s.RangePos = f.value.pos
-			s.LayerRange, good = d.layerRange(f.value)
+			s.Model, good = d.ref(f.Value, "model")
+		case f.Key == "parameters":
+			s.Params = d.params(f.Value)
+		case f.Key == "layer_range" && wantRange:
+			s.RangePos = f.Value.Pos
+			s.LayerRange, good = d.layerRange(f.Value)
 			s.HasRange = good
 		default:
 			good = false
-			misspelt[Nearest(f.key, keys)] = true
-			d.unknown(f, place, keys, map[string]string{
+			misspelt[Nearest(f.Key, keys)] = true
+			d.Unknown(f, place, keys, map[string]string{
 				"layer_range": "ranges of layers need slices: write slices with sources in place of models",
 				"base_model":  "it stands at the recipe or at a slice",
 				"weight":      "it stands below parameters",
@@ -198,10 +200,10 @@ func (d *decoder) source(x node, place string, keys []string) (Source, bool) {
 		ok = ok && good
 	}
 	if !hasModel && !misspelt["model"] {
-		d.errorf(x, "%s has no model; add model: PATH", place)
+		d.Errorf(x, "%s has no model; add model: PATH", place)
 	}
 	if wantRange && s.RangePos == (Pos{}) && !misspelt["layer_range"] {
-		d.errorf(x, "%s has no layer_range; add one, such as layer_range: [0, 16] for the first sixteen layers", place)
+		d.Errorf(x, "%s has no layer_range; add one, such as layer_range: [0, 16] for the first sixteen layers", place)
 	}
 	return s, ok && hasModel && s.HasRange == wantRange
 }
@@ -212,7 +214,7 @@ func (d *decoder) refuseTwice(list []Source, parent node) {
 	for _, s := range list {
 		ref := s.Model.normal()
 		if at, dup := first[ref]; dup {
-			d.errorAt(s.Pos, parent, "%s stands twice among these inputs (line %d has it too); give it once, with the sum of the weights", clip(s.Model.String()), at.Line)
+			d.ErrorAt(s.Pos, parent, "%s stands twice among these inputs (line %d has it too); give it once, with the sum of the weights", strictyaml.Clip(s.Model.String()), at.Line)
 			continue
 		}
 		first[ref] = s.Pos
@@ -222,19 +224,19 @@ func (d *decoder) refuseTwice(list []Source, parent node) {
 // layerRange decodes [first, end).
 func (d *decoder) layerRange(x node) (r [2]int, ok bool) {
 	if x.Kind != yaml.SequenceNode {
-		d.errorf(x, "layer_range must be a list [first, end]; here is %s", describe(x))
+		d.Errorf(x, "layer_range must be a list [first, end]; here is %s", strictyaml.Describe(x))
 		return r, false
 	}
-	items, ok := d.items(x, "layer_range")
+	items, ok := d.Items(x, "layer_range")
 	if !ok {
 		return r, false
 	}
 	if len(items) != 2 {
-		d.errorf(x, "layer_range must have two numbers, the first layer and the one after the last; here are %d", len(items))
+		d.Errorf(x, "layer_range must have two numbers, the first layer and the one after the last; here are %d", len(items))
 		return r, false
 	}
 	for i, item := range items {
-		s, ok := d.scalar(item, "an end of layer_range")
+		s, ok := d.Scalar(item, "an end of layer_range")
 		if !ok {
 			return r, false
 		}
@@ -244,11 +246,11 @@ func (d *decoder) layerRange(x node) (r [2]int, ok bool) {
 	}
 	switch {
 	case r[0] < 0 || r[1] < 0:
-		d.errorf(x, "layer_range [%d, %d]: layers are counted from 0, and negative numbers do not count from the end; write the model's number of layers for its end", r[0], r[1])
+		d.Errorf(x, "layer_range [%d, %d]: layers are counted from 0, and negative numbers do not count from the end; write the model's number of layers for its end", r[0], r[1])
 	case r[0] == r[1]:
-		d.errorf(x, "layer_range [%d, %d] holds no layer, since the end itself is not included; [%d, %d] is one layer", r[0], r[1], r[0], r[1]+1)
+		d.Errorf(x, "layer_range [%d, %d] holds no layer, since the end itself is not included; [%d, %d] is one layer", r[0], r[1], r[0], r[1]+1)
 	case r[0] > r[1]:
-		d.errorf(x, "layer_range [%d, %d] ends before it begins; write [%d, %d]", r[0], r[1], r[1], r[0])
+		d.Errorf(x, "layer_range [%d, %d] ends before it begins; write [%d, %d]", r[0], r[1], r[1], r[0])
 	default:
 		return r, true
 	}
@@ -257,13 +259,13 @@ func (d *decoder) layerRange(x node) (r [2]int, ok bool) {
 
 // whole coerces a scalar to a whole number.
 func (d *decoder) whole(x node, s scalar, what string) (int, bool) {
-	if s.form == formNull {
-		d.errorf(x, "%s lacks a number here", what)
+	if s.Form == strictyaml.FormNull {
+		d.Errorf(x, "%s lacks a number here", what)
 		return 0, false
 	}
 	i, err := toInt(s)
 	if err != nil {
-		d.errorf(x, "%s: %s", what, err)
+		d.Errorf(x, "%s: %s", what, err)
 		return 0, false
 	}
 	return i, true
@@ -273,7 +275,7 @@ var sliceKeys = []string{"sources", "base_model", "parameters", "residual_weight
 
 // slices decodes output slices.
 func (d *decoder) slices(x node, what string) []Slice {
-	items, _ := d.items(x, what)
+	items, _ := d.Items(x, what)
 	var list []Slice
 	for _, item := range items {
 		list = append(list, d.slice(item))
@@ -282,26 +284,26 @@ func (d *decoder) slices(x node, what string) []Slice {
 }
 
 func (d *decoder) slice(x node) Slice {
-	s := Slice{Pos: x.pos}
+	s := Slice{Pos: x.Pos}
 	const place = "an item of slices"
-	fields, ok := d.mapping(x, place)
+	fields, ok := d.Mapping(x, place)
 	if !ok && len(fields) == 0 {
 		return s
 	}
 	hasSources := false
 	for _, f := range fields {
-		switch f.key {
+		switch f.Key {
 		case "sources":
 			hasSources = true
-			if isNull(f.value) || f.value.Kind == yaml.SequenceNode && len(f.value.Content) == 0 {
-				d.errorf(f.value, "sources is empty; a slice needs at least one source with model and layer_range")
+			if strictyaml.IsNull(f.Value) || f.Value.Kind == yaml.SequenceNode && len(f.Value.Content) == 0 {
+				d.Errorf(f.Value, "sources is empty; a slice needs at least one source with model and layer_range")
 				continue
 			}
-			s.Sources = d.sources(f.value)
+			s.Sources = d.sources(f.Value)
 		case "base_model":
-			s.Base = d.optionalRef(f.value, "base_model")
+			s.Base = d.optionalRef(f.Value, "base_model")
 		case "parameters":
-			s.Params = d.params(f.value)
+			s.Params = d.params(f.Value)
 		case "residual_weight":
 			d.residualWeight(f)
 		default:
@@ -309,23 +311,23 @@ func (d *decoder) slice(x node) Slice {
 			for _, key := range []string{"model", "layer_range"} {
 				hints[key] = "it belongs to an item of sources"
 			}
-			if Nearest(f.key, sliceKeys) == "sources" {
+			if Nearest(f.Key, sliceKeys) == "sources" {
 				hasSources = true
 			}
-			d.unknown(f, place, sliceKeys, hints)
-			if hints[f.key] != "" {
+			d.Unknown(f, place, sliceKeys, hints)
+			if hints[f.Key] != "" {
 				hasSources = true
 			}
 		}
 	}
 	if !hasSources && ok {
-		d.errorf(x, "%s has no sources; add sources with a list of model and layer_range", place)
+		d.Errorf(x, "%s has no sources; add sources with a list of model and layer_range", place)
 	}
 	return s
 }
 
 func (d *decoder) sources(x node) []Source {
-	items, _ := d.items(x, "sources")
+	items, _ := d.Items(x, "sources")
 	var list []Source
 	for _, item := range items {
 		if s, ok := d.source(item, "an item of sources", sourceKeys); ok {
@@ -338,24 +340,24 @@ func (d *decoder) sources(x node) []Source {
 
 // residualWeight accepts a key that never had an effect: recipes that carry it shall keep working.
 func (d *decoder) residualWeight(f field) {
-	if !isNull(f.value) {
-		s, ok := d.scalar(f.value, "residual_weight")
+	if !strictyaml.IsNull(f.Value) {
+		s, ok := d.Scalar(f.Value, "residual_weight")
 		if !ok {
 			return
 		}
 		if _, err := toFloat(s); err != nil {
-			d.errorf(f.value, "residual_weight: %s", err)
+			d.Errorf(f.Value, "residual_weight: %s", err)
 			return
 		}
 	}
-	d.warnf(f.at.pos, "residual_weight has no effect and never had; remove it")
+	d.Warnf(f.At.Pos, "residual_weight has no effect and never had; remove it")
 }
 
 var moduleKeys = []string{"models", "slices", "parameters"}
 
 // modules decodes the per-module form.
 func (d *decoder) modules(x node) []Module {
-	fields, _ := d.mapping(x, "modules")
+	fields, _ := d.Mapping(x, "modules")
 	var list []Module
 	for _, f := range fields {
 		list = append(list, d.module(f))
@@ -364,44 +366,44 @@ func (d *decoder) modules(x node) []Module {
 }
 
 func (d *decoder) module(f field) Module {
-	m := Module{Name: f.key, Pos: f.at.pos}
-	place := fmt.Sprintf("module %s", clip(f.key))
-	x := f.value
-	fields, ok := d.mapping(x, place)
+	m := Module{Name: f.Key, Pos: f.At.Pos}
+	place := fmt.Sprintf("module %s", strictyaml.Clip(f.Key))
+	x := f.Value
+	fields, ok := d.Mapping(x, place)
 	if x.Kind != yaml.MappingNode {
 		return m
 	}
 	forms := formChooser{d: d}
 	meant := map[string]bool{}
 	for _, f := range fields {
-		if isNull(f.value) && slices.Contains(moduleKeys, f.key) {
+		if strictyaml.IsNull(f.Value) && slices.Contains(moduleKeys, f.Key) {
 			continue
 		}
-		switch f.key {
+		switch f.Key {
 		case "models":
 			if forms.give(f) {
-				m.Models = d.models(f.value, "models")
+				m.Models = d.models(f.Value, "models")
 			}
 		case "slices":
 			if forms.give(f) {
-				m.Slices = d.slices(f.value, "slices")
+				m.Slices = d.slices(f.Value, "slices")
 			}
 		case "parameters":
-			m.Params = d.params(f.value)
+			m.Params = d.params(f.Value)
 		default:
-			meant[Nearest(f.key, moduleKeys)] = true
-			d.unknown(f, place, moduleKeys, map[string]string{"base_model": "it stands at the recipe or at a slice"})
+			meant[Nearest(f.Key, moduleKeys)] = true
+			d.Unknown(f, place, moduleKeys, map[string]string{"base_model": "it stands at the recipe or at a slice"})
 		}
 	}
 	if ok && forms.first == nil && !meant["models"] && !meant["slices"] {
-		d.errorf(f.at, "%s has nothing to merge; give it models or slices, with at least one entry", place)
+		d.Errorf(f.At, "%s has nothing to merge; give it models or slices, with at least one entry", place)
 	}
 	return m
 }
 
 // optionalRef decodes a reference that may be left empty.
 func (d *decoder) optionalRef(x node, what string) *ModelRef {
-	if isNull(x) {
+	if strictyaml.IsNull(x) {
 		return nil
 	}
 	if ref, ok := d.ref(x, what); ok {

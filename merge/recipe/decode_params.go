@@ -6,18 +6,20 @@ import (
 	"strings"
 
 	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
 // params decodes a parameters mapping. An empty one is as good as none.
 func (d *decoder) params(x node) Params {
-	if isNull(x) {
+	if strictyaml.IsNull(x) {
 		return nil
 	}
-	fields, _ := d.mapping(x, "parameters")
+	fields, _ := d.Mapping(x, "parameters")
 	var list Params
 	for _, f := range fields {
-		if s, ok := d.setting(f.value, f.key); ok {
-			list = append(list, Param{Name: f.key, Pos: f.at.pos, Setting: s})
+		if s, ok := d.setting(f.Value, f.Key); ok {
+			list = append(list, Param{Name: f.Key, Pos: f.At.Pos, Setting: s})
 		}
 	}
 	return list
@@ -25,8 +27,8 @@ func (d *decoder) params(x node) Params {
 
 // setting decodes a scalar, a gradient, a condition or a list of conditions.
 func (d *decoder) setting(x node, name string) (Setting, bool) {
-	s := Setting{Pos: x.pos}
-	what := "parameter " + clip(name)
+	s := Setting{Pos: x.Pos}
+	what := "parameter " + strictyaml.Clip(name)
 	switch x.Kind {
 	case yaml.ScalarNode:
 		v, ok := d.value(x, what)
@@ -37,7 +39,7 @@ func (d *decoder) setting(x node, name string) (Setting, bool) {
 		s.conds = []cond{c}
 		return s, ok
 	}
-	items, ok := d.items(x, what)
+	items, ok := d.Items(x, what)
 	if !ok {
 		return s, false
 	}
@@ -48,12 +50,12 @@ func (d *decoder) setting(x node, name string) (Setting, bool) {
 	}
 	for _, item := range items {
 		if item.Kind != yaml.MappingNode {
-			d.errorf(item, "%s mixes conditions with %s; a value for all other tensors is a condition without filter: {value: %s}", what, describe(item), sample(item))
+			d.Errorf(item, "%s mixes conditions with %s; a value for all other tensors is a condition without filter: {value: %s}", what, strictyaml.Describe(item), sample(item))
 			return s, false
 		}
 		c, good := d.cond(item, what)
 		if n := len(s.conds); good && n > 0 && s.conds[n-1].matchesAll() {
-			d.warnf(item.pos, "this condition of %s is never reached: the one before it, at line %d, has no filter and so matches every tensor", what, items[n-1].pos.Line)
+			d.Warnf(item.Pos, "this condition of %s is never reached: the one before it, at line %d, has no filter and so matches every tensor", what, items[n-1].Pos.Line)
 		}
 		s.conds = append(s.conds, c)
 		ok = ok && good
@@ -78,10 +80,10 @@ func (d *decoder) gradient(items []node, what string) ([]scalar, bool) {
 	for _, item := range items {
 		switch item.Kind {
 		case yaml.MappingNode:
-			d.errorf(item, "%s mixes values with conditions; give every entry a value, and a filter where it is not for all tensors: {filter: mlp, value: 0.5}", what)
+			d.Errorf(item, "%s mixes values with conditions; give every entry a value, and a filter where it is not for all tensors: {filter: mlp, value: 0.5}", what)
 			return values, false
 		case yaml.SequenceNode:
-			d.errorf(item, "%s has a list in a list; a gradient is one list of values", what)
+			d.Errorf(item, "%s has a list in a list; a gradient is one list of values", what)
 			return values, false
 		}
 		v, good := d.value(item, what)
@@ -93,19 +95,19 @@ func (d *decoder) gradient(items []node, what string) ([]scalar, bool) {
 
 // value decodes one scalar of a setting. Its type is for the method to say, but what fits no type is refused here.
 func (d *decoder) value(x node, what string) (scalar, bool) {
-	s, ok := d.scalar(x, what)
+	s, ok := d.Scalar(x, what)
 	if !ok {
 		return s, false
 	}
 	switch {
-	case s.form == formNull:
-		d.errorf(x, "%s has no value here; give one or remove the line", what)
-	case s.form == formDate:
-		d.errorf(x, "%s is a date, %s; put it in quotes if it is meant as text", what, clip(s.text))
-	case s.form == formFloat && math.IsNaN(s.f):
-		d.errorf(x, "%s is not a number (%s); every value must be finite", what, s.text)
-	case s.form == formFloat && math.IsInf(s.f, 0):
-		d.errorf(x, "%s is infinite (%s); every value must be finite", what, clip(s.text))
+	case s.Form == strictyaml.FormNull:
+		d.Errorf(x, "%s has no value here; give one or remove the line", what)
+	case s.Form == strictyaml.FormDate:
+		d.Errorf(x, "%s is a date, %s; put it in quotes if it is meant as text", what, strictyaml.Clip(s.Text))
+	case s.Form == strictyaml.FormFloat && math.IsNaN(s.Float):
+		d.Errorf(x, "%s is not a number (%s); every value must be finite", what, s.Text)
+	case s.Form == strictyaml.FormFloat && math.IsInf(s.Float, 0):
+		d.Errorf(x, "%s is infinite (%s); every value must be finite", what, strictyaml.Clip(s.Text))
 	default:
 		return s, true
 	}
@@ -117,51 +119,51 @@ var condKeys = []string{"filter", "value"}
 // cond decodes {filter, value}.
 func (d *decoder) cond(x node, what string) (cond, bool) {
 	var c cond
-	fields, ok := d.mapping(x, what)
+	fields, ok := d.Mapping(x, what)
 	meant := map[string]bool{}
 	for _, f := range fields {
-		switch f.key {
+		switch f.Key {
 		case "filter":
-			if isNull(f.value) {
+			if strictyaml.IsNull(f.Value) {
 				continue
 			}
-			s, good := d.scalar(f.value, "filter")
-			if good && s.form != formText {
-				d.errorf(f.value, "filter must be text, a part of tensor names; here is %s (put it in quotes if it is meant as text)", s.what())
+			s, good := d.Scalar(f.Value, "filter")
+			if good && s.Form != strictyaml.FormText {
+				d.Errorf(f.Value, "filter must be text, a part of tensor names; here is %s (put it in quotes if it is meant as text)", s.What())
 				good = false
 			}
-			if good && (strings.HasPrefix(s.text, "*.") || strings.HasSuffix(s.text, "*") && s.text != "*") {
-				d.warnf(f.value.pos, "filter %s is taken literally, as a part of tensor names; it knows no wildcards beside a lone *", quoted(s.text))
+			if good && (strings.HasPrefix(s.Text, "*.") || strings.HasSuffix(s.Text, "*") && s.Text != "*") {
+				d.Warnf(f.Value.Pos, "filter %s is taken literally, as a part of tensor names; it knows no wildcards beside a lone *", strictyaml.Quoted(s.Text))
 			}
-			c.filter = s.text
+			c.filter = s.Text
 			ok = ok && good
 		case "value":
 			meant["value"] = true
 			var good bool
-			switch f.value.Kind {
+			switch f.Value.Kind {
 			case yaml.SequenceNode:
 				var items []node
-				if items, good = d.items(f.value, what); good {
+				if items, good = d.Items(f.Value, what); good {
 					c.list = true
 					c.values, good = d.gradient(items, what)
 				}
 			case yaml.MappingNode:
-				d.errorf(f.value, "%s has a mapping as the value of a condition; conditions cannot be nested", what)
+				d.Errorf(f.Value, "%s has a mapping as the value of a condition; conditions cannot be nested", what)
 				good = false
 			default:
 				var v scalar
-				v, good = d.value(f.value, what)
+				v, good = d.value(f.Value, what)
 				c.values = []scalar{v}
 			}
 			ok = ok && good
 		default:
-			meant[Nearest(f.key, condKeys)] = true
-			d.unknown(f, "a condition of "+what, condKeys, nil)
+			meant[Nearest(f.Key, condKeys)] = true
+			d.Unknown(f, "a condition of "+what, condKeys, nil)
 			ok = false
 		}
 	}
 	if !meant["value"] && ok {
-		d.errorf(x, "%s has a condition without value; add value: X", what)
+		d.Errorf(x, "%s has a condition without value; add value: X", what)
 		ok = false
 	}
 	return c, ok
@@ -173,44 +175,44 @@ var refKeys = []string{"model", "lora", "override_architecture"}
 func (d *decoder) ref(x node, what string) (ModelRef, bool) {
 	if x.Kind != yaml.MappingNode {
 		if x.Kind == yaml.SequenceNode {
-			d.errorf(x, "%s must be one model reference; here is a list", what)
+			d.Errorf(x, "%s must be one model reference; here is a list", what)
 			return ModelRef{}, false
 		}
-		text, ok := d.text(x, what)
+		text, ok := d.Text(x, what)
 		if !ok {
 			return ModelRef{}, false
 		}
 		r, err := ParseRef(text)
 		if err != nil {
-			d.errorf(x, "%s: %s", what, err)
+			d.Errorf(x, "%s: %s", what, err)
 			return r, false
 		}
-		r.Pos = x.pos
+		r.Pos = x.Pos
 		return r, true
 	}
-	r := ModelRef{Pos: x.pos}
-	fields, ok := d.mapping(x, what)
+	r := ModelRef{Pos: x.Pos}
+	fields, ok := d.Mapping(x, what)
 	hasModel := false
 	for _, f := range fields {
 		good := true
-		switch f.key {
+		switch f.Key {
 		case "model":
 			hasModel = true
-			r.Path, r.Revision, good = d.place(f.value, "model")
+			r.Path, r.Revision, good = d.place(f.Value, "model")
 		case "lora":
-			if !isNull(f.value) {
-				r.LoraPath, r.LoraRevision, good = d.place(f.value, "lora")
+			if !strictyaml.IsNull(f.Value) {
+				r.LoraPath, r.LoraRevision, good = d.place(f.Value, "lora")
 			}
 		case "override_architecture":
-			if !isNull(f.value) {
-				r.OverrideArchitecture, good = d.text(f.value, "override_architecture")
+			if !strictyaml.IsNull(f.Value) {
+				r.OverrideArchitecture, good = d.Text(f.Value, "override_architecture")
 			}
 		default:
 			good = false
-			if f.key == "path" || f.key == "revision" {
+			if f.Key == "path" || f.Key == "revision" {
 				hasModel = true
 			}
-			d.unknown(f, "a model reference", refKeys, map[string]string{
+			d.Unknown(f, "a model reference", refKeys, map[string]string{
 				"path":     "path stands one level deeper: {model: {path: ..., revision: ...}}",
 				"revision": "revision stands one level deeper: {model: {path: ..., revision: ...}}",
 			})
@@ -218,7 +220,7 @@ func (d *decoder) ref(x node, what string) (ModelRef, bool) {
 		ok = ok && good
 	}
 	if !hasModel && ok {
-		d.errorf(x, "%s is a mapping without model; write {model: PATH, lora: PATH}", what)
+		d.Errorf(x, "%s is a mapping without model; write {model: PATH, lora: PATH}", what)
 		ok = false
 	}
 	return r, ok
@@ -229,35 +231,35 @@ var placeKeys = []string{"path", "revision"}
 // place decodes PATH[@REVISION] or {path, revision}; in the mapping the path is taken as it is.
 func (d *decoder) place(x node, what string) (path, revision string, ok bool) {
 	if x.Kind != yaml.MappingNode {
-		text, ok := d.text(x, what)
+		text, ok := d.Text(x, what)
 		if !ok {
 			return "", "", false
 		}
 		path, revision, err := parsePlace(text)
 		if err != nil {
-			d.errorf(x, "%s: %s", what, err)
+			d.Errorf(x, "%s: %s", what, err)
 			return "", "", false
 		}
 		return path, revision, true
 	}
-	fields, ok := d.mapping(x, what)
+	fields, ok := d.Mapping(x, what)
 	for _, f := range fields {
 		good := true
-		switch f.key {
+		switch f.Key {
 		case "path":
-			path, good = d.text(f.value, "path")
+			path, good = d.Text(f.Value, "path")
 		case "revision":
-			if !isNull(f.value) {
-				revision, good = d.text(f.value, "revision")
+			if !strictyaml.IsNull(f.Value) {
+				revision, good = d.Text(f.Value, "revision")
 			}
 		default:
 			good = false
-			d.unknown(f, what, placeKeys, nil)
+			d.Unknown(f, what, placeKeys, nil)
 		}
 		ok = ok && good
 	}
 	if ok && path == "" {
-		d.errorf(x, "%s has no path; add path: PATH", what)
+		d.Errorf(x, "%s has no path; add path: PATH", what)
 		return "", "", false
 	}
 	return path, revision, ok
@@ -273,7 +275,7 @@ var otherDTypes = map[string]string{
 
 // dtype decodes the name of a dtype, which recipes may write with "torch." before it.
 func (d *decoder) dtype(x node, what string) string {
-	text, ok := d.text(x, what)
+	text, ok := d.Text(x, what)
 	if !ok {
 		return ""
 	}
@@ -287,9 +289,9 @@ func (d *decoder) dtype(x node, what string) string {
 		near = Nearest(lower, dtypes)
 	}
 	if near != "" {
-		d.errorf(x, "unknown %s %s; did you mean %q?", what, quoted(text), near)
+		d.Errorf(x, "unknown %s %s; did you mean %q?", what, strictyaml.Quoted(text), near)
 	} else {
-		d.errorf(x, "unknown %s %s; it is one of %s", what, quoted(text), listed(dtypes))
+		d.Errorf(x, "unknown %s %s; it is one of %s", what, strictyaml.Quoted(text), strictyaml.Listed(dtypes))
 	}
 	return ""
 }

@@ -6,6 +6,8 @@ import (
 	"unicode/utf8"
 
 	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
 // tokenizerSource decodes union, base or a model reference.
@@ -24,35 +26,35 @@ var tokenizerKeys = []string{"source", "tokens", "pad_to_multiple_of"}
 
 // tokenizer decodes the tokenizer mapping. An empty one asks for the union.
 func (d *decoder) tokenizer(f field) *Tokenizer {
-	t := &Tokenizer{Source: TokenizerUnion, Pos: f.at.pos}
-	if f.value.Kind == yaml.ScalarNode {
-		d.errorf(f.value, "tokenizer must be a mapping; here is %s (tokenizer_source takes union, base or a model directly)", describe(f.value))
+	t := &Tokenizer{Source: TokenizerUnion, Pos: f.At.Pos}
+	if f.Value.Kind == yaml.ScalarNode {
+		d.Errorf(f.Value, "tokenizer must be a mapping; here is %s (tokenizer_source takes union, base or a model directly)", strictyaml.Describe(f.Value))
 		return t
 	}
-	x := f.value
-	fields, _ := d.mapping(x, "tokenizer")
+	x := f.Value
+	fields, _ := d.Mapping(x, "tokenizer")
 	for _, f := range fields {
-		if isNull(f.value) && slices.Contains(tokenizerKeys, f.key) {
+		if strictyaml.IsNull(f.Value) && slices.Contains(tokenizerKeys, f.Key) {
 			continue
 		}
-		switch f.key {
+		switch f.Key {
 		case "source":
-			t.Source, t.SourceRef = d.tokenizerSource(f.value, "source")
+			t.Source, t.SourceRef = d.tokenizerSource(f.Value, "source")
 		case "tokens":
-			rules, _ := d.mapping(f.value, "tokens")
+			rules, _ := d.Mapping(f.Value, "tokens")
 			for _, rule := range rules {
 				t.Tokens = append(t.Tokens, d.tokenRule(rule))
 			}
 		case "pad_to_multiple_of":
-			s, ok := d.scalar(f.value, "pad_to_multiple_of")
+			s, ok := d.Scalar(f.Value, "pad_to_multiple_of")
 			if !ok {
 				continue
 			}
-			if t.PadToMultipleOf, ok = d.whole(f.value, s, "pad_to_multiple_of"); ok && t.PadToMultipleOf < 1 {
-				d.errorf(f.value, "pad_to_multiple_of must be at least 1; here is %d", t.PadToMultipleOf)
+			if t.PadToMultipleOf, ok = d.whole(f.Value, s, "pad_to_multiple_of"); ok && t.PadToMultipleOf < 1 {
+				d.Errorf(f.Value, "pad_to_multiple_of must be at least 1; here is %d", t.PadToMultipleOf)
 			}
 		default:
-			d.unknown(f, "tokenizer", tokenizerKeys, nil)
+			d.Unknown(f, "tokenizer", tokenizerKeys, nil)
 		}
 	}
 	return t
@@ -62,33 +64,33 @@ var tokenKeys = []string{"source", "force"}
 
 // tokenRule decodes one entry of tokens.
 func (d *decoder) tokenRule(f field) TokenRule {
-	r := TokenRule{Token: f.key, FromID: -1, Pos: f.at.pos}
-	if f.key == "" {
-		d.errorf(f.at, "an empty text is no token; remove the entry")
+	r := TokenRule{Token: f.Key, FromID: -1, Pos: f.At.Pos}
+	if f.Key == "" {
+		d.Errorf(f.At, "an empty text is no token; remove the entry")
 	}
-	if f.value.Kind == yaml.ScalarNode {
-		d.errorf(f.value, "the rule of token %s must be a mapping; here is %s, and a rule is written {source: MODEL}", quoted(f.key), describe(f.value))
+	if f.Value.Kind == yaml.ScalarNode {
+		d.Errorf(f.Value, "the rule of token %s must be a mapping; here is %s, and a rule is written {source: MODEL}", strictyaml.Quoted(f.Key), strictyaml.Describe(f.Value))
 		return r
 	}
-	x := f.value
-	fields, _ := d.mapping(x, "the rule of a token")
+	x := f.Value
+	fields, _ := d.Mapping(x, "the rule of a token")
 	for _, f := range fields {
-		switch f.key {
+		switch f.Key {
 		case "source":
-			if !isNull(f.value) {
-				d.tokenSource(f.value, &r)
+			if !strictyaml.IsNull(f.Value) {
+				d.tokenSource(f.Value, &r)
 			}
 		case "force":
-			s, ok := d.scalar(f.value, "force")
+			s, ok := d.Scalar(f.Value, "force")
 			if !ok {
 				continue
 			}
 			var err error
 			if r.Force, err = toBool(s); err != nil {
-				d.errorf(f.value, "force: %s", err)
+				d.Errorf(f.Value, "force: %s", err)
 			}
 		default:
-			d.unknown(f, "the rule of a token", tokenKeys, map[string]string{
+			d.Unknown(f, "the rule of a token", tokenKeys, map[string]string{
 				"kind":  "it stands one level deeper: {source: {kind: ...}}",
 				"model": "it stands one level deeper: {source: {kind: model_token, model: ...}}",
 			})
@@ -108,14 +110,14 @@ func (d *decoder) tokenSource(x node, r *TokenRule) {
 	var kind *node
 	var fields []field
 	if x.Kind == yaml.MappingNode {
-		fields, _ = d.mapping(x, place)
+		fields, _ = d.Mapping(x, place)
 		for i := range fields {
-			if fields[i].key == "kind" {
-				kind = &fields[i].value
+			if fields[i].Key == "kind" {
+				kind = &fields[i].Value
 			}
 		}
-		if i := slices.IndexFunc(fields, func(f field) bool { return strings.HasPrefix(f.key, "token") }); kind == nil && i >= 0 {
-			d.errorf(fields[i].at, "%s needs kind: model_token beside model", fields[i].key)
+		if i := slices.IndexFunc(fields, func(f field) bool { return strings.HasPrefix(f.Key, "token") }); kind == nil && i >= 0 {
+			d.Errorf(fields[i].At, "%s needs kind: model_token beside model", fields[i].Key)
 			return
 		}
 	}
@@ -125,7 +127,7 @@ func (d *decoder) tokenSource(x node, r *TokenRule) {
 		}
 		return
 	}
-	name, ok := d.text(*kind, "kind")
+	name, ok := d.Text(*kind, "kind")
 	if !ok {
 		return
 	}
@@ -139,36 +141,36 @@ func (d *decoder) tokenSource(x node, r *TokenRule) {
 		if near := Nearest(name, []string{string(TokenOther), string(TokenZero)}); near != "" {
 			hint = "did you mean \"" + near + "\"?"
 		}
-		d.errorf(*kind, "unknown kind %s of a token's source; %s", quoted(name), hint)
+		d.Errorf(*kind, "unknown kind %s of a token's source; %s", strictyaml.Quoted(name), hint)
 		return
 	}
 	r.Kind = TokenKind(name)
 	hasToken, hasID := false, false
 	var last Pos
 	for _, f := range fields {
-		if !slices.Contains(keys, f.key) {
-			d.unknown(f, place, keys, nil)
+		if !slices.Contains(keys, f.Key) {
+			d.Unknown(f, place, keys, nil)
 			continue
 		}
-		if isNull(f.value) {
+		if strictyaml.IsNull(f.Value) {
 			continue
 		}
-		switch f.key {
+		switch f.Key {
 		case "model":
-			r.Model = d.optionalRef(f.value, "model")
+			r.Model = d.optionalRef(f.Value, "model")
 		case "token":
-			hasToken, last = true, f.at.pos
-			if s, ok := d.scalar(f.value, "token"); ok {
-				if s.form != formText {
-					d.errorf(f.value, "token must be text; here is %s (put it in quotes, or use token_id)", s.what())
+			hasToken, last = true, f.At.Pos
+			if s, ok := d.Scalar(f.Value, "token"); ok {
+				if s.Form != strictyaml.FormText {
+					d.Errorf(f.Value, "token must be text; here is %s (put it in quotes, or use token_id)", s.What())
 				}
-				r.From = s.text
+				r.From = s.Text
 			}
 		case "token_id":
-			hasID, last = true, f.at.pos
-			if s, ok := d.scalar(f.value, "token_id"); ok {
-				if r.FromID, ok = d.whole(f.value, s, "token_id"); ok && r.FromID < 0 {
-					d.errorf(f.value, "token_id must be at least 0; here is %d", r.FromID)
+			hasID, last = true, f.At.Pos
+			if s, ok := d.Scalar(f.Value, "token_id"); ok {
+				if r.FromID, ok = d.whole(f.Value, s, "token_id"); ok && r.FromID < 0 {
+					d.Errorf(f.Value, "token_id must be at least 0; here is %d", r.FromID)
 				}
 			}
 		}
@@ -178,12 +180,12 @@ func (d *decoder) tokenSource(x node, r *TokenRule) {
 	}
 	switch {
 	case hasToken && hasID:
-		d.errorAt(last, x, "token and token_id are both given; keep one of them")
+		d.ErrorAt(last, x, "token and token_id are both given; keep one of them")
 	case !hasToken && !hasID:
-		d.errorf(x, "kind model_token needs the other token; add token or token_id")
+		d.Errorf(x, "kind model_token needs the other token; add token or token_id")
 	}
-	if !slices.ContainsFunc(fields, func(f field) bool { return f.key == "model" && !isNull(f.value) }) {
-		d.errorf(x, "kind model_token needs a model; add model: PATH")
+	if !slices.ContainsFunc(fields, func(f field) bool { return f.Key == "model" && !strictyaml.IsNull(f.Value) }) {
+		d.Errorf(x, "kind model_token needs a model; add model: PATH")
 	}
 }
 
@@ -192,7 +194,7 @@ const minTemplate = 20
 
 // chatTemplate decodes "auto", the name of a template, or a template itself.
 func (d *decoder) chatTemplate(x node) string {
-	text, ok := d.text(x, "chat_template")
+	text, ok := d.Text(x, "chat_template")
 	if !ok || text == "auto" || slices.Contains(ChatTemplates(), text) {
 		return text
 	}
@@ -200,10 +202,10 @@ func (d *decoder) chatTemplate(x node) string {
 		return text
 	}
 	names := append([]string{"auto"}, ChatTemplates()...)
-	hint := "it is one of " + listed(names) + ", or a Jinja template"
+	hint := "it is one of " + strictyaml.Listed(names) + ", or a Jinja template"
 	if near := Nearest(text, names); near != "" {
 		hint = "did you mean \"" + near + "\"?"
 	}
-	d.errorf(x, "unknown chat_template %s; %s", quoted(text), hint)
+	d.Errorf(x, "unknown chat_template %s; %s", strictyaml.Quoted(text), hint)
 	return text
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
 // TestErrors has every message about content. Each recipe is whole or one of these beginnings with lines added:
@@ -229,7 +231,7 @@ func checkErrors(t *testing.T, err error) {
 			t.Fatalf("%T is no *Error", e)
 		}
 		e := e0
-		if e.Pos.compare(last) < 0 {
+		if e.Pos.Compare(last) < 0 {
 			t.Errorf("%s stands after %v", e, last)
 		}
 		if strings.ContainsAny(e.Msg, "\n\x00") || e.Msg == "" {
@@ -242,15 +244,16 @@ func checkErrors(t *testing.T, err error) {
 // TestSyntaxErrors has every message about YAML itself.
 func TestSyntaxErrors(t *testing.T) {
 	const (
-		colon   = `a ": " cannot stand here: put the value in quotes if it holds a colon, or align the line with its neighbours`
-		align   = "this does not fit what stands above it; align the line with the keys that it belongs to, and let nothing follow a quoted value"
-		list    = "the list that [ opens here lacks a comma or the closing ]"
-		mapping = "the mapping that { opens here lacks a comma or the closing }"
-		quote   = "the quotes that open here are never closed"
-		key     = `this is not a "key: value"; add the colon and a space, or indent the line to continue the value above`
-		anchor  = "nothing above is anchored with the name that this alias uses; anchor it with & first, or put text that begins with * in quotes"
-		name    = "an anchor or alias needs a name after its & or *; put text that begins with & or * in quotes"
-		value   = "a value was expected here; look for a comma too many or brackets that do not match"
+		colon    = `a ": " cannot stand here: put the value in quotes if it holds a colon, or align the line with its neighbours`
+		align    = "this does not fit what stands above it; align the line with the keys that it belongs to, and let nothing follow a quoted value"
+		list     = "the list that [ opens here lacks a comma or the closing ]"
+		mapping  = "the mapping that { opens here lacks a comma or the closing }"
+		quote    = "the quotes that open here are never closed"
+		key      = `this is not a "key: value"; add the colon and a space, or indent the line to continue the value above`
+		anchor   = "nothing above is anchored with the name that this alias uses; anchor it with & first, or put text that begins with * in quotes"
+		name     = "an anchor or alias needs a name after its & or *; put text that begins with & or * in quotes"
+		tabFault = "a tab stands here; YAML indents with spaces only"
+		value    = "a value was expected here; look for a comma too many or brackets that do not match"
 	)
 	tests := []struct{ text, want string }{
 		{"merge_method: linear\nmodels:\n- model: a: b\n", "3:11: " + colon},
@@ -317,19 +320,19 @@ func TestErrorForms(t *testing.T) {
 		err  fmt.Stringer
 		want string
 	}{
-		{Warning{"r.yml", Pos{2, 3}, "hm"}, "r.yml:2:3: hm"},
-		{Warning{"", Pos{}, "hm"}, "recipe: hm"},
-		{Pos{7, 5}, "7:5"},
+		{Warning{File: "r.yml", Pos: Pos{Line: 2, Col: 3}, Msg: "hm"}, "r.yml:2:3: hm"},
+		{Warning{File: "", Pos: Pos{}, Msg: "hm"}, "recipe: hm"},
+		{Pos{Line: 7, Col: 5}, "7:5"},
 	}
 	for _, test := range tests {
 		if got := test.err.String(); got != test.want {
 			t.Errorf("%q, want %q", got, test.want)
 		}
 	}
-	if got := (&Error{Pos: Pos{1, 2}, Msg: "x"}).Error(); got != "recipe:1:2: x" {
+	if got := (&Error{Pos: Pos{Line: 1, Col: 2}, Msg: "x"}).Error(); got != "recipe:1:2: x" {
 		t.Error(got)
 	}
-	if listed(nil) != "none" || listed([]string{"a"}) != "a" || listed([]string{"a", "b", "c"}) != "a, b and c" {
+	if strictyaml.Listed(nil) != "none" || strictyaml.Listed([]string{"a"}) != "a" || strictyaml.Listed([]string{"a", "b", "c"}) != "a, b and c" {
 		t.Error("listed")
 	}
 }
@@ -355,7 +358,7 @@ r.yml:6:19: parameter w has no value here; give one or remove the line`
 		fmt.Fprintf(&b, "bad%d: 1\n", i)
 	}
 	_, err = Parse("r.yml", []byte(b.String()))
-	if n := strings.Count(err.Error(), "\n") + 1; n != maxErrors {
+	if n := strings.Count(err.Error(), "\n") + 1; n != strictyaml.MaxErrors {
 		t.Errorf("%d errors", n)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
 // Fingerprint is the SHA-256, in hexadecimal, of what the recipe says: equal for recipes that differ in comments, layout, quoting,
@@ -118,21 +120,21 @@ func (p print) params(list Params) {
 // scalar hashes a value so that 1 and 1.0, which every kind of parameter takes alike, are equal.
 func (p print) scalar(s scalar) {
 	switch {
-	case s.form == formBool:
+	case s.Form == strictyaml.FormBool:
 		p.text("bool")
-		p.flag(s.b)
-	case s.form == formInt && int64(float64(s.i)) != s.i:
+		p.flag(s.Bool)
+	case s.Form == strictyaml.FormInt && int64(float64(s.Int)) != s.Int:
 		p.text("int")
-		p.count(int(s.i))
-	case s.form == formInt:
+		p.count(int(s.Int))
+	case s.Form == strictyaml.FormInt:
 		p.text("number")
-		p.count(int(math.Float64bits(float64(s.i))))
-	case s.form == formFloat:
+		p.count(int(math.Float64bits(float64(s.Int))))
+	case s.Form == strictyaml.FormFloat:
 		p.text("number")
-		p.count(int(math.Float64bits(s.f)))
+		p.count(int(math.Float64bits(s.Float)))
 	default:
 		p.text("text")
-		p.text(s.text)
+		p.text(s.Text)
 	}
 }
 

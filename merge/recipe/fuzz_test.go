@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
 // FuzzParse wants of any document: an error with a position, or a recipe that can be evaluated, written and read back.
@@ -35,7 +37,7 @@ func FuzzParse(f *testing.F) {
 				if !errors.As(one, &e) {
 					t.Fatalf("%T is no *Error", one)
 				}
-				if p := e.Pos; p.Line < 1 && len(data) <= maxBytes || p.Line > lines+1 || p.Col < 0 {
+				if p := e.Pos; p.Line < 1 && len(data) <= strictyaml.MaxBytes || p.Line > lines+1 || p.Col < 0 {
 					t.Errorf("position %v of %d lines: %s", p, lines, e)
 				}
 			}
@@ -46,7 +48,7 @@ func FuzzParse(f *testing.F) {
 		}
 		r.TokenizerReferences()
 		evaluate(r)
-		if text := r.YAML(); len(text) < maxBytes && strings.Count(string(text), ",") < maxNodes/4 {
+		if text := r.YAML(); len(text) < strictyaml.MaxBytes && strings.Count(string(text), ",") < strictyaml.MaxNodes/4 {
 			roundTrip(t, r)
 		}
 	})

@@ -114,7 +114,7 @@ func bareConds(list []cond) []cond {
 	for _, c := range list {
 		values := []scalar{}
 		for _, s := range c.values {
-			s.pos, s.text = Pos{}, ""
+			s.Pos, s.Text = Pos{}, ""
 			values = append(values, s)
 		}
 		out = append(out, cond{filter: c.filter, list: c.list, values: values})

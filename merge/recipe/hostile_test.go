@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
 // bomb is n levels of lists of ten aliases to the level above.
@@ -44,7 +46,7 @@ func wide(n int) string {
 }
 
 func hostile() map[string]string {
-	fill := func(s string) string { return strings.Repeat(s, maxBytes/len(s)) }
+	fill := func(s string) string { return strings.Repeat(s, strictyaml.MaxBytes/len(s)) }
 	const good = "merge_method: linear\nmodels: [{model: a}]\n"
 	var steps strings.Builder
 	for i := range 2800 {
@@ -57,8 +59,8 @@ func hostile() map[string]string {
 		"merge bomb":         mergeBomb(64),
 		"wide":               wide(60),
 		"too large":          good + fill("# filler\n"),
-		"one comment":        good + "# " + strings.Repeat("x", maxBytes-100),
-		"comments":           good + strings.Repeat("# x\n", (maxBytes-100)/4),
+		"one comment":        good + "# " + strings.Repeat("x", strictyaml.MaxBytes-100),
+		"comments":           good + strings.Repeat("# x\n", (strictyaml.MaxBytes-100)/4),
 		"flow list":          "[" + fill("1,"),
 		"flow map":           "{" + fill("a,"),
 		"open lists":         fill("["),
@@ -79,7 +81,7 @@ func hostile() map[string]string {
 		"open quotes":        fill("[\""),
 		"quoted lines":       fill("'\n"),
 		"long plain":         fill("a "),
-		"long key":           strings.Repeat("k", maxBytes-10) + ": 1\n",
+		"long key":           strings.Repeat("k", strictyaml.MaxBytes-10) + ": 1\n",
 		"long number":        good + "parameters: {w: " + strings.Repeat("7", 1<<20) + "}\n",
 		"long octal":         good + "parameters: {w: 0" + strings.Repeat("7", 1<<20) + "}\n",
 		"long sexagesimal":   good + "parameters: {w: 1" + strings.Repeat(":01", 80000) + "}\n",
@@ -116,7 +118,7 @@ func TestHostile(t *testing.T) {
 			t.Logf("%-20s %6.2fs %5d MiB %.150v", name, took.Seconds(), (after.TotalAlloc-before.TotalAlloc)>>20, err)
 		}
 		if err != nil {
-			if len(err.Error()) > maxErrors*1000 {
+			if len(err.Error()) > strictyaml.MaxErrors*1000 {
 				t.Errorf("%s: a message of %d bytes", name, len(err.Error()))
 			}
 			checkErrors(t, err)
@@ -130,14 +132,14 @@ func TestHostile(t *testing.T) {
 func TestBounds(t *testing.T) {
 	const good = "merge_method: linear\nmodels: [{model: a}]\n"
 	pad := func(n int) string { return good + "#" + strings.Repeat("x", n-len(good)-1) }
-	if _, err := Parse("r.yml", []byte(pad(maxBytes))); err != nil {
+	if _, err := Parse("r.yml", []byte(pad(strictyaml.MaxBytes))); err != nil {
 		t.Errorf("4 MiB: %s", err)
 	}
 	const large = "r.yml: the recipe is larger than 4 MiB, the most that is read; is this a recipe?"
-	if _, err := Parse("r.yml", []byte(pad(maxBytes+1))); err == nil || err.Error() != large {
+	if _, err := Parse("r.yml", []byte(pad(strictyaml.MaxBytes+1))); err == nil || err.Error() != large {
 		t.Errorf("4 MiB and a byte: %v", err)
 	}
-	many := good + "parameters: {w: [" + strings.Repeat("1,", maxNodes) + "]}\n"
+	many := good + "parameters: {w: [" + strings.Repeat("1,", strictyaml.MaxNodes) + "]}\n"
 	if _, err := Parse("r.yml", []byte(many)); err == nil || !strings.Contains(err.Error(), "the recipe has more than 262144 entries, the most that is read; is this a recipe?") {
 		t.Errorf("many: %v", err)
 	}

@@ -153,7 +153,7 @@ func (l *refList) sources(list []Source) {
 func (l *refList) slices(list []Slice) {
 	for i := range list {
 		s := &list[i]
-		first := s.Base != nil && len(s.Sources) > 0 && s.Base.Pos.compare(s.Sources[0].Model.Pos) < 0
+		first := s.Base != nil && len(s.Sources) > 0 && s.Base.Pos.Compare(s.Sources[0].Model.Pos) < 0
 		if first {
 			l.add(s.Base)
 		}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+
+	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
 // ModelRef names a model: a directory or hub name, optionally at a revision, optionally with an adapter (LoRA) on it.
@@ -20,7 +22,7 @@ func ParseRef(s string) (ModelRef, error) {
 	var r ModelRef
 	model, lora, hasLora := strings.Cut(s, "+")
 	if strings.Contains(lora, "+") {
-		return r, fmt.Errorf(`%s has more than one "+"; the form is PATH+ADAPTER, and a path that holds a "+" is written {model: {path: "a+b"}}`, quoted(s))
+		return r, fmt.Errorf(`%s has more than one "+"; the form is PATH+ADAPTER, and a path that holds a "+" is written {model: {path: "a+b"}}`, strictyaml.Quoted(s))
 	}
 	var err error
 	if r.Path, r.Revision, err = parsePlace(model); err != nil {
@@ -28,7 +30,7 @@ func ParseRef(s string) (ModelRef, error) {
 	}
 	if hasLora {
 		if lora == "" {
-			return ModelRef{}, fmt.Errorf(`%s names no adapter after "+"; add its path or remove the "+"`, quoted(s))
+			return ModelRef{}, fmt.Errorf(`%s names no adapter after "+"; add its path or remove the "+"`, strictyaml.Quoted(s))
 		}
 		if r.LoraPath, r.LoraRevision, err = parsePlace(lora); err != nil {
 			return ModelRef{}, err
@@ -42,11 +44,11 @@ func parsePlace(s string) (path, revision string, err error) {
 	path, revision, has := strings.Cut(s, "@")
 	switch {
 	case strings.Contains(revision, "@"):
-		return "", "", fmt.Errorf(`%s has more than one "@"; the form is PATH@REVISION, and a path that holds an "@" is written {model: {path: "a@b"}}`, quoted(s))
+		return "", "", fmt.Errorf(`%s has more than one "@"; the form is PATH@REVISION, and a path that holds an "@" is written {model: {path: "a@b"}}`, strictyaml.Quoted(s))
 	case path == "":
-		return "", "", fmt.Errorf("%s names no model; give a directory or a hub name", quoted(s))
+		return "", "", fmt.Errorf("%s names no model; give a directory or a hub name", strictyaml.Quoted(s))
 	case has && revision == "":
-		return "", "", fmt.Errorf(`%s names no revision after "@"; add it or remove the "@"`, quoted(s))
+		return "", "", fmt.Errorf(`%s names no revision after "@"; add it or remove the "@"`, strictyaml.Quoted(s))
 	}
 	return path, revision, nil
 }

@@ -50,7 +50,7 @@ func TestSame(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Pos = Pos{len(s), 1}
+		r.Pos = Pos{Line: len(s), Col: 1}
 		return r
 	}
 	for _, pair := range [][2]string{{"./x", "x/"}, {"x", "x"}, {"a/../x", "x"}, {"x+./l", "x+l/"}, {"a/b@r", "a//b@r"}} {
@@ -91,7 +91,7 @@ func TestReferenceForms(t *testing.T) {
 			t.Errorf("%s: %s", test.yaml, err)
 			continue
 		}
-		if got := r.Models[0].Model; got.Pos != (Pos{3, 10}) || !got.Same(test.want) || !r.Base.Same(test.want) {
+		if got := r.Models[0].Model; got.Pos != (Pos{Line: 3, Col: 10}) || !got.Same(test.want) || !r.Base.Same(test.want) {
 			t.Errorf("%s: %+v", test.yaml, got)
 		}
 	}

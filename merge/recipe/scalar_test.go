@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+
+	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
 // TestScalarsAsPyYAML compares with what the loader that recipes were written for makes of the same text.
@@ -20,48 +22,48 @@ func TestScalarsAsPyYAML(t *testing.T) {
 	if len(rows) < 150 {
 		t.Fatalf("only %d rows", len(rows))
 	}
-	forms := map[string]form{"str": formText, "null": formNull, "bool": formBool, "int": formInt, "float": formFloat,
-		"timestamp": formDate, "merge": formMerge, "value": formValue}
+	forms := map[string]strictyaml.Form{"str": strictyaml.FormText, "null": strictyaml.FormNull, "bool": strictyaml.FormBool, "int": strictyaml.FormInt, "float": strictyaml.FormFloat,
+		"timestamp": strictyaml.FormDate, "merge": strictyaml.FormMerge, "value": strictyaml.FormValue}
 	for _, row := range rows {
-		got := plain(row.Text)
+		got := strictyaml.Plain(row.Text)
 		want, known := forms[row.Tag]
 		if !known {
 			t.Fatalf("%q: unknown tag %q", row.Text, row.Tag)
 		}
 		value, _ := row.Value.(string)
-		if row.Error != "" && want == formInt {
-			want = formText // a number without digits, over which the loader stumbles
+		if row.Error != "" && want == strictyaml.FormInt {
+			want = strictyaml.FormText // a number without digits, over which the loader stumbles
 		}
 		var whole big.Int
-		if want == formInt {
+		if want == strictyaml.FormInt {
 			if _, ok := whole.SetString(value, 10); !ok {
 				t.Fatalf("%q: bad value %q", row.Text, value)
 			}
 			if !whole.IsInt64() {
-				want = formFloat
+				want = strictyaml.FormFloat
 			}
 		}
-		if got.form != want {
-			t.Errorf("%q: got form %d, want %d (%s)", row.Text, got.form, want, row.Tag)
+		if got.Form != want {
+			t.Errorf("%q: got form %d, want %d (%s)", row.Text, got.Form, want, row.Tag)
 			continue
 		}
 		switch {
-		case want == formBool && got.b != row.Value.(bool):
-			t.Errorf("%q: got %t", row.Text, got.b)
-		case want == formInt && got.i != whole.Int64():
-			t.Errorf("%q: got %d, want %s", row.Text, got.i, value)
-		case want == formFloat:
+		case want == strictyaml.FormBool && got.Bool != row.Value.(bool):
+			t.Errorf("%q: got %t", row.Text, got.Bool)
+		case want == strictyaml.FormInt && got.Int != whole.Int64():
+			t.Errorf("%q: got %d, want %s", row.Text, got.Int, value)
+		case want == strictyaml.FormFloat:
 			f, err := strconv.ParseFloat(value, 64)
 			if err != nil {
 				t.Fatal(err)
 			}
-			same := got.f == f && math.Signbit(got.f) == math.Signbit(f) || math.IsNaN(f) && math.IsNaN(got.f)
+			same := got.Float == f && math.Signbit(got.Float) == math.Signbit(f) || math.IsNaN(f) && math.IsNaN(got.Float)
 			if !same {
-				t.Errorf("%q: got %v, want %v", row.Text, got.f, f)
+				t.Errorf("%q: got %v, want %v", row.Text, got.Float, f)
 			}
 		}
-		if got.text != row.Text {
-			t.Errorf("%q: text became %q", row.Text, got.text)
+		if got.Text != row.Text {
+			t.Errorf("%q: text became %q", row.Text, got.Text)
 		}
 	}
 }
@@ -77,15 +79,15 @@ func TestHugeIntegers(t *testing.T) {
 		"1" + zeros(400):                    math.Inf(1),
 		"123456789012345678901234567890:00": math.NaN(), // text: no loader of 64 bits reads it
 	} {
-		got := plain(text)
+		got := strictyaml.Plain(text)
 		if math.IsNaN(want) {
-			if got.form != formText {
-				t.Errorf("%s: form %d", text, got.form)
+			if got.Form != strictyaml.FormText {
+				t.Errorf("%s: form %d", text, got.Form)
 			}
 			continue
 		}
-		if got.form != formFloat || got.f != want {
-			t.Errorf("%s: form %d, %v, want %v", text, got.form, got.f, want)
+		if got.Form != strictyaml.FormFloat || got.Float != want {
+			t.Errorf("%s: form %d, %v, want %v", text, got.Form, got.Float, want)
 		}
 	}
 }
@@ -109,7 +111,7 @@ func TestCoercionAsPydantic(t *testing.T) {
 		t.Fatalf("only %d rows", len(rows))
 	}
 	for _, row := range rows {
-		s := scalar{form: formText, text: row.Text}
+		s := scalar{Form: strictyaml.FormText, Text: row.Text}
 		f, err := toFloat(s)
 		wantFloat := math.NaN()
 		if row.Float != nil {
@@ -172,7 +174,7 @@ func TestCoercionOfScalars(t *testing.T) {
 		{"off", String, "the boolean false (YAML reads a plain off so) is not text; put it in quotes", true},
 	}
 	for _, test := range tests {
-		v, err := coerce(plain(test.text), test.kind)
+		v, err := coerce(strictyaml.Plain(test.text), test.kind)
 		got := v.String()
 		if err != nil {
 			got = err.Error()

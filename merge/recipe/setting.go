@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"strings"
+
+	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
 // Param is one named setting in a parameters mapping.
@@ -94,10 +96,10 @@ func (c *cond) at(t float64, k Kind) (Value, error) {
 		return Value{set: true, kind: Float, f: x}, nil
 	}
 	if x != math.Trunc(x) {
-		return Value{}, &ValueError{Pos: c.values[i].pos, Msg: fmt.Sprintf("between %d and %d the gradient gives %g, and the parameter takes whole numbers only",
+		return Value{}, &ValueError{Pos: c.values[i].Pos, Msg: fmt.Sprintf("between %d and %d the gradient gives %g, and the parameter takes whole numbers only",
 			typed[i].i, typed[next].i, x)}
 	}
-	n, err := floatToInt(scalar{form: formFloat, f: x, text: fmt.Sprint(x), pos: c.values[i].pos}, x)
+	n, err := floatToInt(scalar{Form: strictyaml.FormFloat, Float: x, Text: fmt.Sprint(x), Pos: c.values[i].Pos}, x)
 	return Value{set: true, kind: Int, i: n}, err
 }
 

@@ -184,12 +184,12 @@ func TestEvalErrors(t *testing.T) {
 		want    string
 		pos     Pos
 	}{
-		{"[5, 10]", Int, 0.5, "between 5 and 10 the gradient gives 7.5, and the parameter takes whole numbers only", Pos{3, 18}},
-		{"[1, 2, hello]", Float, 0, `the text "hello" is not a number`, Pos{3, 24}},
-		{"0.5", Bool, 0, "the number 0.5 is not a boolean (true or false)", Pos{3, 17}},
-		{"{filter: x, value: hello}", Float, 0, `the text "hello" is not a number`, Pos{3, 36}},
-		{"'.inf'", Float, 0, `the text ".inf" is not a number`, Pos{3, 17}},
-		{"Infinity", Float, 0, "Infinity is not a finite number; every parameter must be finite", Pos{3, 17}},
+		{"[5, 10]", Int, 0.5, "between 5 and 10 the gradient gives 7.5, and the parameter takes whole numbers only", Pos{Line: 3, Col: 18}},
+		{"[1, 2, hello]", Float, 0, `the text "hello" is not a number`, Pos{Line: 3, Col: 24}},
+		{"0.5", Bool, 0, "the number 0.5 is not a boolean (true or false)", Pos{Line: 3, Col: 17}},
+		{"{filter: x, value: hello}", Float, 0, `the text "hello" is not a number`, Pos{Line: 3, Col: 36}},
+		{"'.inf'", Float, 0, `the text ".inf" is not a number`, Pos{Line: 3, Col: 17}},
+		{"Infinity", Float, 0, "Infinity is not a finite number; every parameter must be finite", Pos{Line: 3, Col: 17}},
 		{"[]", Float, 0, "", Pos{}},
 	}
 	for _, test := range tests {

@@ -2,20 +2,20 @@ package recipe
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
 // YAML writes the recipe as a document that Parse reads back with the same Fingerprint: anchors and merge keys are carried out,
 // comments are gone. Programs that change a recipe write it so.
 func (r *Recipe) YAML() []byte {
 	var w writer
-	w.line(0, "merge_method: %s", text(r.Method))
+	w.line(0, "merge_method: %s", strictyaml.WriteText(r.Method))
 	if r.Name != "" {
-		w.line(0, "name: %s", text(r.Name))
+		w.line(0, "name: %s", strictyaml.WriteText(r.Name))
 	}
 	if r.Base != nil {
 		w.line(0, "base_model: %s", reference(*r.Base))
@@ -35,14 +35,14 @@ func (r *Recipe) YAML() []byte {
 	w.params(0, r.Params)
 	for _, kv := range [][2]string{{"dtype", r.DType}, {"out_dtype", r.OutDType}, {"chat_template", r.ChatTemplate}} {
 		if kv[1] != "" {
-			w.line(0, "%s: %s", kv[0], text(kv[1]))
+			w.line(0, "%s: %s", kv[0], strictyaml.WriteText(kv[1]))
 		}
 	}
 	switch {
 	case r.TokenizerSourceRef != nil:
 		w.line(0, "tokenizer_source: %s", modelSource(*r.TokenizerSourceRef))
 	case r.TokenizerSource != "":
-		w.line(0, "tokenizer_source: %s", text(r.TokenizerSource))
+		w.line(0, "tokenizer_source: %s", strictyaml.WriteText(r.TokenizerSource))
 	}
 	if r.Tokenizer != nil {
 		w.tokenizer(r.Tokenizer)
@@ -61,7 +61,7 @@ func (w *writer) line(level int, format string, args ...any) {
 // key opens an entry whose value follows on deeper lines. A long key needs the explicit form, since YAML looks for the colon within
 // 1024 characters only.
 func (w *writer) key(level int, name string) {
-	if k := text(name); utf8.RuneCountInString(k) < 1000 {
+	if k := strictyaml.WriteText(name); utf8.RuneCountInString(k) < 1000 {
 		w.line(level, "%s:", k)
 	} else {
 		w.line(level, "? %s", k)
@@ -71,7 +71,7 @@ func (w *writer) key(level int, name string) {
 
 // entry writes a key with its value on the same line.
 func (w *writer) entry(level int, name, value string) {
-	if k := text(name); utf8.RuneCountInString(k) < 1000 {
+	if k := strictyaml.WriteText(name); utf8.RuneCountInString(k) < 1000 {
 		w.line(level, "%s: %s", k, value)
 	} else {
 		w.line(level, "? %s", k)
@@ -125,7 +125,7 @@ func (w *writer) tokenizer(t *Tokenizer) {
 	if t.SourceRef != nil {
 		w.line(1, "source: %s", modelSource(*t.SourceRef))
 	} else {
-		w.line(1, "source: %s", text(t.Source))
+		w.line(1, "source: %s", strictyaml.WriteText(t.Source))
 	}
 	if t.PadToMultipleOf > 0 {
 		w.line(1, "pad_to_multiple_of: %d", t.PadToMultipleOf)
@@ -145,7 +145,7 @@ func (w *writer) tokenizer(t *Tokenizer) {
 		case TokenOther:
 			other := "token_id: " + strconv.Itoa(rule.FromID)
 			if rule.FromID < 0 {
-				other = "token: " + text(rule.From)
+				other = "token: " + strictyaml.WriteText(rule.From)
 			}
 			source = fmt.Sprintf("source: {kind: model_token, model: %s, %s}, ", reference(*rule.Model), other)
 		}
@@ -164,7 +164,7 @@ func (s Setting) String() string {
 		if c.filter == "" {
 			list[i] = fmt.Sprintf("{value: %s}", c)
 		} else {
-			list[i] = fmt.Sprintf("{filter: %s, value: %s}", text(c.filter), c)
+			list[i] = fmt.Sprintf("{filter: %s, value: %s}", strictyaml.WriteText(c.filter), c)
 		}
 	}
 	return "[" + strings.Join(list, ", ") + "]"
@@ -182,44 +182,23 @@ func (c *cond) String() string {
 	return "[" + strings.Join(list, ", ") + "]"
 }
 
-// String is the scalar in YAML.
-func (s scalar) String() string {
-	switch s.form {
-	case formBool:
-		return strconv.FormatBool(s.b)
-	case formInt:
-		return strconv.FormatInt(s.i, 10)
-	case formFloat:
-		// YAML 1.1 takes for a float only what has a dot.
-		f := strconv.FormatFloat(s.f, 'g', -1, 64)
-		if strings.Contains(f, ".") {
-			return f
-		}
-		if mantissa, exponent, ok := strings.Cut(f, "e"); ok {
-			return mantissa + ".0e" + exponent
-		}
-		return f + ".0"
-	}
-	return text(s.text)
-}
-
 // reference writes a model reference: short if that gives the same reference back, else as a mapping.
 func reference(m ModelRef) string {
 	if m.short() {
-		return text(m.String())
+		return strictyaml.WriteText(m.String())
 	}
 	place := func(path, revision string) string {
 		if revision == "" {
-			return fmt.Sprintf("{path: %s}", text(path))
+			return fmt.Sprintf("{path: %s}", strictyaml.WriteText(path))
 		}
-		return fmt.Sprintf("{path: %s, revision: %s}", text(path), text(revision))
+		return fmt.Sprintf("{path: %s, revision: %s}", strictyaml.WriteText(path), strictyaml.WriteText(revision))
 	}
 	s := "{model: " + place(m.Path, m.Revision)
 	if m.LoraPath != "" {
 		s += ", lora: " + place(m.LoraPath, m.LoraRevision)
 	}
 	if m.OverrideArchitecture != "" {
-		s += ", override_architecture: " + text(m.OverrideArchitecture)
+		s += ", override_architecture: " + strictyaml.WriteText(m.OverrideArchitecture)
 	}
 	return s + "}"
 }
@@ -227,37 +206,7 @@ func reference(m ModelRef) string {
 // modelSource writes a reference where "union" and "base" have meanings of their own.
 func modelSource(m ModelRef) string {
 	if s := m.String(); m.short() && (s == TokenizerUnion || s == TokenizerBase) {
-		return fmt.Sprintf("{model: %s}", text(s))
+		return fmt.Sprintf("{model: %s}", strictyaml.WriteText(s))
 	}
 	return reference(m)
-}
-
-var plainSafe = regexp.MustCompile(`^[A-Za-z0-9_./][A-Za-z0-9_./@+-]*$`)
-
-// text writes a string, in quotes unless it is surely read as the same text without.
-func text(s string) string {
-	if plainSafe.MatchString(s) && plain(s).form == formText && len(s) < 200 {
-		return s
-	}
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, c := range s {
-		switch {
-		case c == '"' || c == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(c)
-		case c == '\n':
-			b.WriteString(`\n`)
-		case c == ' ' || unicode.IsGraphic(c) && !unicode.IsSpace(c) && c != 0xfeff:
-			b.WriteRune(c)
-		case c <= 0xff:
-			fmt.Fprintf(&b, `\x%02x`, c)
-		case c <= 0xffff:
-			fmt.Fprintf(&b, `\u%04x`, c)
-		default:
-			fmt.Fprintf(&b, `\U%08x`, c)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
 }

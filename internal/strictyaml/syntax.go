@@ -1,4 +1,4 @@
-package recipe
+package strictyaml
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ const tabFault = "a tab stands here; YAML indents with spaces only"
 // syntaxFault says how a fault of the library is told and found.
 type syntaxFault struct {
 	library string // what its message begins with
-	message string // ours; %s is the character at the place
+	message string // ours; %s is the character at the place, %n what the document is called
 	search  bool   // the shortest faulty beginning ends at the place; otherwise the library's line is right, give or take one
 	opener  string // characters, one of which stands at the place on that line
 }
@@ -61,7 +61,7 @@ var syntaxFaults = []syntaxFault{
 	{library: "could not find expected ':'",
 		message: `this is not a "key: value"; add the colon and a space, or indent the line to continue the value above`},
 	{library: "exceeded max depth", search: true,
-		message: "too many levels of nesting; a recipe needs ten"},
+		message: "too many levels of nesting; a %n needs ten"},
 }
 
 var libraryLine = regexp.MustCompile(`^line ([0-9]+): `)
@@ -70,7 +70,7 @@ var libraryLine = regexp.MustCompile(`^line ([0-9]+): `)
 const maxSearch = 256 << 10
 
 // syntaxError tells the library's error in our words, at its place.
-func syntaxError(file string, data []byte, err error) *Error {
+func syntaxError(file string, data []byte, err error, noun string) *Error {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	line := 1
 	if m := libraryLine.FindStringSubmatch(text); m != nil {
@@ -95,7 +95,7 @@ func syntaxError(file string, data []byte, err error) *Error {
 		}
 	}
 	if f.message != "" {
-		e.Msg = f.message
+		e.Msg = strings.Replace(f.message, "%n", noun, 1)
 		if strings.Contains(e.Msg, "%s") {
 			c := charAt(lines, e.Pos)
 			e.Msg = strings.Replace(e.Msg, "%s", strconv.QuoteRune(c), 1)

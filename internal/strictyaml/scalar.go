@@ -1,4 +1,4 @@
-package recipe
+package strictyaml
 
 import (
 	"math"
@@ -7,29 +7,31 @@ import (
 	"strings"
 )
 
-// form is what a scalar is in the sense of YAML 1.1.
-type form uint8
+// Form is what a scalar is in the sense of YAML 1.1.
+type Form uint8
 
+// The forms of a scalar. FormDate is a timestamp, which no setting and no key takes; FormMerge is <<, which means something as a key
+// only; FormValue is =, which means nothing here.
 const (
-	formText form = iota
-	formNull
-	formBool
-	formInt
-	formFloat
-	formDate  // a timestamp: no setting and no key takes one
-	formMerge // <<, which means something as a key only
-	formValue // =, which means nothing in a recipe
+	FormText Form = iota
+	FormNull
+	FormBool
+	FormInt
+	FormFloat
+	FormDate
+	FormMerge
+	FormValue
 )
 
-// scalar is one YAML scalar with its meaning. Integers beyond 64 bits are carried as formFloat: no parameter can hold them anyway,
+// Scalar is one YAML scalar with its meaning. Integers beyond 64 bits are carried as FormFloat: no parameter can hold them anyway,
 // and as a number they mean what they say.
-type scalar struct {
-	form form
-	b    bool
-	i    int64
-	f    float64
-	text string // as written (after unquoting)
-	pos  Pos
+type Scalar struct {
+	Form  Form
+	Bool  bool
+	Int   int64
+	Float float64
+	Text  string // as written (after unquoting)
+	Pos   Pos
 }
 
 // The numbers and dates of YAML 1.1 as Python's most used loader knows them: floats need a dot, and their exponents a sign.
@@ -42,42 +44,42 @@ var (
 		`(?:\.[0-9]*)?(?:[ \t]*(?:Z|[-+][0-9]{1,2}(?::[0-9]{2})?))?)$`)
 )
 
-// plain resolves an unquoted scalar without a tag.
-func plain(text string) scalar {
-	s := scalar{text: text}
+// Plain resolves an unquoted scalar without a tag.
+func Plain(text string) Scalar {
+	s := Scalar{Text: text}
 	switch text {
 	case "", "~", "null", "Null", "NULL":
-		s.form = formNull
+		s.Form = FormNull
 		return s
 	case "<<":
-		s.form = formMerge
+		s.Form = FormMerge
 		return s
 	case "=":
-		s.form = formValue
+		s.Form = FormValue
 		return s
 	case "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON":
-		s.form, s.b = formBool, true
+		s.Form, s.Bool = FormBool, true
 		return s
 	case "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF":
-		s.form = formBool
+		s.Form = FormBool
 		return s
 	}
 	if c := text[0]; c != '-' && c != '+' && c != '.' && (c < '0' || c > '9') {
 		return s // no number begins so: most text needs no pattern
 	}
 	if len(text) == 1 && text[0] >= '0' {
-		s.form, s.i = formInt, int64(text[0]-'0')
+		s.Form, s.Int = FormInt, int64(text[0]-'0')
 		return s
 	}
 	switch {
 	case floatPattern.MatchString(text):
 		if f, ok := readFloat(text); ok {
-			s.form, s.f = formFloat, f
+			s.Form, s.Float = FormFloat, f
 		}
 	case intPattern.MatchString(text):
-		s.form, s.i, s.f = readInt(text)
+		s.Form, s.Int, s.Float = readInt(text)
 	case datePattern.MatchString(text):
-		s.form = formDate
+		s.Form = FormDate
 	}
 	return s
 }
@@ -103,7 +105,7 @@ func readFloat(text string) (float64, bool) {
 }
 
 // readInt reads an integer of YAML 1.1: 0b, 0x, a leading 0 for octal, colons for base 60.
-func readInt(text string) (form, int64, float64) {
+func readInt(text string) (Form, int64, float64) {
 	t, sign := unsigned(strings.ReplaceAll(text, "_", ""))
 	base := 10
 	switch {
@@ -117,7 +119,7 @@ func readInt(text string) (form, int64, float64) {
 		t, base = t[1:], 8
 	}
 	if t == "" {
-		return formText, 0, 0 // "0x_" has no digit
+		return FormText, 0, 0 // "0x_" has no digit
 	}
 	if base != 60 {
 		if sign < 0 {
@@ -125,36 +127,36 @@ func readInt(text string) (form, int64, float64) {
 		}
 		i, err := strconv.ParseInt(t, base, 64)
 		if err == nil {
-			return formInt, i, 0
+			return FormInt, i, 0
 		}
 		if base == 10 {
 			f, _ := strconv.ParseFloat(t, 64)
-			return formFloat, 0, f
+			return FormFloat, 0, f
 		}
 		var f float64
 		for _, c := range strings.TrimPrefix(t, "-") {
 			d, err := strconv.ParseInt(string(c), base, 64)
 			if err != nil {
-				return formText, 0, 0
+				return FormText, 0, 0
 			}
 			f = f*float64(base) + float64(d)
 		}
-		return formFloat, 0, sign * f
+		return FormFloat, 0, sign * f
 	}
 	var f float64
 	var i int64
 	for part := range strings.SplitSeq(t, ":") {
 		d, err := strconv.ParseInt(part, 10, 64)
 		if err != nil {
-			return formText, 0, 0
+			return FormText, 0, 0
 		}
 		f = f*60 + float64(d)
 		i = i*60 + d // meaningless once f has left the range below
 	}
 	if f > 1<<53 {
-		return formFloat, 0, sign * f
+		return FormFloat, 0, sign * f
 	}
-	return formInt, int64(sign) * i, 0
+	return FormInt, int64(sign) * i, 0
 }
 
 func unsigned(t string) (string, float64) {
@@ -167,35 +169,35 @@ func unsigned(t string) (string, float64) {
 	return t, 1
 }
 
-// what describes a scalar in a message, with a hint when YAML reads it differently from how it looks.
-func (s scalar) what() string {
-	switch s.form {
-	case formNull:
+// What describes a scalar in a message, with a hint when YAML reads it differently from how it looks.
+func (s Scalar) What() string {
+	switch s.Form {
+	case FormNull:
 		return "nothing"
-	case formBool:
-		if t := strings.ToLower(s.text); t != "true" && t != "false" {
-			return "the boolean " + strconv.FormatBool(s.b) + " (YAML reads a plain " + s.text + " so)"
+	case FormBool:
+		if t := strings.ToLower(s.Text); t != "true" && t != "false" {
+			return "the boolean " + strconv.FormatBool(s.Bool) + " (YAML reads a plain " + s.Text + " so)"
 		}
-		return "the boolean " + s.text
-	case formInt, formFloat:
-		return "the number " + clip(s.text)
-	case formDate:
-		return "the date " + clip(s.text)
+		return "the boolean " + s.Text
+	case FormInt, FormFloat:
+		return "the number " + Clip(s.Text)
+	case FormDate:
+		return "the date " + Clip(s.Text)
 	}
-	return "the text " + quoted(s.text)
+	return "the text " + Quoted(s.Text)
 }
 
-// quoted puts text of a recipe into a message: quoted, and not longer than a line bears.
-func quoted(s string) string {
+// Quoted puts text of a document into a message: quoted, and not longer than a line bears.
+func Quoted(s string) string {
 	return strconv.Quote(cut(s))
 }
 
-// clip puts a name of a recipe into a message: as it is when it is plain, quoted when it has characters that a terminal would
+// Clip puts a name of a document into a message: as it is when it is plain, quoted when it has characters that a terminal would
 // act upon or not show.
-func clip(s string) string {
+func Clip(s string) string {
 	for _, c := range s {
 		if !strconv.IsPrint(c) {
-			return quoted(s)
+			return Quoted(s)
 		}
 	}
 	return cut(s)
@@ -208,4 +210,26 @@ func cut(s string) string {
 		return s
 	}
 	return string(r[:most]) + "..."
+}
+
+var decimal = regexp.MustCompile(`^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$`)
+
+// NumericText reads a decimal number, possibly with single underscores between its characters; not 0x, 0b or 0o.
+func NumericText(text string) (float64, bool) {
+	t := strings.TrimSpace(text)
+	if strings.HasPrefix(t, "_") || strings.HasSuffix(t, "_") || strings.Contains(t, "__") {
+		return 0, false
+	}
+	t = strings.ReplaceAll(t, "_", "")
+	if !decimal.MatchString(t) {
+		switch bare, sign := unsigned(strings.ToLower(t)); bare {
+		case "inf", "infinity":
+			return math.Inf(int(sign)), true
+		case "nan":
+			return math.NaN(), true
+		}
+		return 0, false
+	}
+	f, _ := strconv.ParseFloat(t, 64) // out of range gives an infinity, which the caller refuses
+	return f, true
 }
