@@ -1,0 +1,431 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+	. "github.com/gomlx/gomlx/core/graph"
+	gt "github.com/gomlx/gomlx/core/tensors"
+
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// Options say how a model is loaded.
+type Options struct {
+	Backend compute.Backend
+	// Device is the backend's device to use.
+	Device compute.DeviceNum
+	// Compute is the dtype of activations and products; InvalidDType: float32, and bfloat16 on CUDA for checkpoints stored in 16
+	// bits.
+	Compute dtypes.DType
+	Overlay *Overlay
+	// Compiling is told what is being compiled and for which shape, before and after (done). It may be nil.
+	Compiling func(what string, done bool)
+	// Loaded is told the bytes of weights that are on the device. It may be nil.
+	Loaded func(bytes int64)
+}
+
+// Model is a checkpoint on a device, ready to compute. Its methods are not safe for concurrent use.
+type Model struct {
+	D       *Description
+	Backend compute.Backend
+	Device  compute.DeviceNum
+	Compute dtypes.DType
+	// Vectors hold the overlay's tensors: the first those of stem and head, then one for each block. Empty ones are nil.
+	Vectors []*Vector
+
+	stem, head *stage
+	blocks     []*stage
+	base       map[*stage][]*gt.Tensor
+	flat       map[*stage]*Vector
+	compiling  func(string, bool)
+
+	mu    sync.Mutex
+	execs map[string]*Exec
+}
+
+// Vector is a packed vector on the device.
+type Vector struct {
+	Prefix string // of the full names of its tensors
+	Packed Packed
+	Value  *gt.Tensor
+}
+
+// cuda reports whether a backend is a CUDA device.
+func cuda(b compute.Backend) bool {
+	return strings.Contains(strings.ToLower(b.Name()+b.Description()), "cuda")
+}
+
+// slowConversions reports whether a backend pays for keeping weights in 16 bits.
+func slowConversions(b compute.Backend) bool { return !strings.HasPrefix(b.Name(), "xla") }
+
+// Load opens a checkpoint directory and copies its weights to the device. Errors about the files are *ConfigError,
+// *MissingError, *ShapeError or *tensors.FormatError.
+func Load(ctx context.Context, dir string, o Options) (*Model, error) {
+	d, _, err := ReadDescription(dir)
+	if err != nil {
+		return nil, err
+	}
+	ckpt, err := tensors.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer ckpt.Close()
+	return LoadFrom(ctx, d, ckpt, o)
+}
+
+// LoadFrom is Load for a description and a checkpoint that are open already.
+func LoadFrom(ctx context.Context, d *Description, ckpt *tensors.Checkpoint, o Options) (*Model, error) {
+	m := &Model{D: d, Backend: o.Backend, Device: o.Device, Compute: o.Compute, compiling: o.Compiling,
+		base: map[*stage][]*gt.Tensor{}, flat: map[*stage]*Vector{}, execs: map[string]*Exec{}}
+	src := &source{ckpt, d}
+	if d.Head == HeadLM && d.Tied {
+		// A checkpoint that says tied and brings another head anyway: the flag decides, as in transformers.
+		d.Tied = true
+	}
+	if m.Compute == dtypes.InvalidDType {
+		m.Compute = dtypes.Float32
+		if info, ok := src.find(d.Names.Embed + ".weight"); ok && info.DType != tensors.F32 && cuda(o.Backend) {
+			m.Compute = dtypes.BFloat16
+		}
+	}
+	m.layout(o.Overlay)
+	keep := !slowConversions(o.Backend)
+	shared := map[string]*gt.Tensor{}
+	for _, s := range m.stages() {
+		for _, t := range s.base {
+			if err := ctx.Err(); err != nil {
+				m.Close()
+				return nil, err
+			}
+			name := s.prefix + t.Name
+			if v, ok := shared[name]; ok {
+				m.base[s] = append(m.base[s], v)
+				continue
+			}
+			v, err := src.upload(o.Backend, o.Device, name, t.Shape, keep)
+			if err != nil {
+				m.Close()
+				return nil, err
+			}
+			shared[name] = v
+			m.base[s] = append(m.base[s], v)
+			if o.Loaded != nil {
+				o.Loaded(v.ByteSize())
+			}
+		}
+	}
+	if err := m.fill(o.Overlay); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *Model) stages() []*stage {
+	return append(append([]*stage{m.stem}, m.blocks...), m.head)
+}
+
+// layout makes the stages: which tensor comes from the checkpoint and which from the overlay.
+func (m *Model) layout(over *Overlay) {
+	if over == nil {
+		over = &Overlay{}
+	}
+	d := m.D
+	taken := map[string]bool{}
+	// part collects what of the overlay belongs to the tensors and maps of a stage.
+	part := func(prefix string, specs []TensorSpec, maps []string) (own []TensorSpec, adapters map[string]Adaption) {
+		adapters = map[string]Adaption{}
+		for _, t := range specs {
+			if v, ok := over.Tensors[prefix+t.Name]; ok && !taken[prefix+t.Name] {
+				own = append(own, TensorSpec{t.Name, v.Shape})
+				taken[prefix+t.Name] = true
+			}
+		}
+		for _, name := range maps {
+			a, ok := over.Maps[prefix+name]
+			if !ok {
+				continue
+			}
+			adapters[name] = a
+			for _, suffix := range []string{".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_magnitude_vector", ".lora_embedding_A", ".lora_embedding_B"} {
+				if v, ok := over.Tensors[prefix+name+suffix]; ok && !taken[prefix+name+suffix] {
+					own = append(own, TensorSpec{name + suffix, v.Shape})
+					taken[prefix+name+suffix] = true
+				}
+			}
+		}
+		return own, adapters
+	}
+	rest := func(specs []TensorSpec, p Packed) (out []TensorSpec) {
+		have := map[string]bool{}
+		for _, s := range p.Segments {
+			have[s.Name] = true
+		}
+		for _, t := range specs {
+			if !have[t.Name] {
+				out = append(out, t)
+			}
+		}
+		return out
+	}
+	names := func(list []Linear) (out []string) {
+		for _, l := range list {
+			out = append(out, l.Name)
+		}
+		return out
+	}
+	stemSpecs, headSpecs := d.StemTensors(), d.HeadTensors()
+	if d.Head == HeadLM && d.Tied {
+		headSpecs = append(headSpecs, TensorSpec{d.Names.LMHead + ".weight", []int{d.Vocab, d.Hidden}})
+	}
+	stemOwn, stemMaps := part("", stemSpecs, []string{d.Names.Embed})
+	headOwn, headMaps := part("", headSpecs, names(d.HeadLinears()))
+	ends := Pack(append(stemOwn, headOwn...))
+	m.stem = &stage{name: "embeddings", base: rest(d.StemTensors(), ends), packed: ends, adapters: stemMaps}
+	m.head = &stage{name: "head", base: rest(d.HeadTensors(), ends), packed: ends, adapters: headMaps, alias: map[string]string{}}
+	if d.Head == HeadLM && d.Tied {
+		m.head.alias[d.Names.LMHead+".weight"] = d.Names.Embed + ".weight"
+		for _, t := range headOwn {
+			if t.Name == d.Names.LMHead+".weight" { // an untied head makes the table needless here
+				m.head.base = rest(m.head.base, Pack([]TensorSpec{{d.Names.Embed + ".weight", nil}}))
+			}
+		}
+	}
+	m.vector(ends, "", m.stem, m.head)
+	for i, kind := range d.Layers {
+		prefix := d.LayerName(i, "")
+		own, maps := part(prefix, d.BlockTensors(), names(d.BlockLinears()))
+		p := Pack(own)
+		s := &stage{name: fmt.Sprintf("block %d", i), prefix: prefix, kind: kind, base: rest(d.BlockTensors(), p), packed: p, adapters: maps}
+		m.blocks = append(m.blocks, s)
+		m.vector(p, prefix, s)
+	}
+}
+
+func (m *Model) vector(p Packed, prefix string, stages ...*stage) {
+	if p.Size == 0 {
+		m.Vectors = append(m.Vectors, nil)
+		return
+	}
+	v := &Vector{Prefix: prefix, Packed: p}
+	m.Vectors = append(m.Vectors, v)
+	for _, s := range stages {
+		m.flat[s] = v
+	}
+}
+
+// fill copies the overlay's tensors to the device. Every tensor of the overlay must have found its place.
+func (m *Model) fill(over *Overlay) error {
+	if over == nil {
+		return nil
+	}
+	placed := 0
+	for _, v := range m.Vectors {
+		if v == nil {
+			continue
+		}
+		data := make([]float32, v.Packed.Size)
+		for _, s := range v.Packed.Segments {
+			t := over.Tensors[v.Prefix+s.Name]
+			if len(t.Data) != s.Size() {
+				return fmt.Errorf("tensor %s%s has %d values, its shape %v has %d", v.Prefix, s.Name, len(t.Data), s.Shape, s.Size())
+			}
+			copy(data[s.Offset:], t.Data)
+			placed++
+		}
+		if err := m.SetVector(v, data); err != nil {
+			return err
+		}
+	}
+	if placed != len(over.Tensors) {
+		for name := range over.Tensors {
+			if !m.owns(name) {
+				return fmt.Errorf("the model has no place for the adapter's tensor %s", name)
+			}
+		}
+	}
+	return nil
+}
+
+func (m *Model) owns(name string) bool {
+	for _, v := range m.Vectors {
+		if v == nil {
+			continue
+		}
+		for _, s := range v.Packed.Segments {
+			if v.Prefix+s.Name == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// SetVector copies host values to the device.
+func (m *Model) SetVector(v *Vector, data []float32) error {
+	t, err := m.Put(data, len(data))
+	if err != nil {
+		return err
+	}
+	if v.Value != nil {
+		_ = v.Value.FinalizeAll()
+	}
+	v.Value = t
+	return nil
+}
+
+// Tensors returns the overlay's tensors as they are now, by full name.
+func (m *Model) Tensors() (map[string]Tensor, error) {
+	out := map[string]Tensor{}
+	for _, v := range m.Vectors {
+		if v == nil {
+			continue
+		}
+		all, err := gt.CopyFlatData[float32](v.Value)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range v.Packed.Segments {
+			out[v.Prefix+s.Name] = Tensor{s.Shape, all[s.Offset : s.Offset+s.Size()]}
+		}
+	}
+	return out, nil
+}
+
+// donate gives a tensor's memory to an execution. The tensor is gone afterwards.
+func (m *Model) donate(t *gt.Tensor) any {
+	d, err := DonateTensorBuffer(t, m.Backend, m.Device)
+	if err != nil {
+		return t // it is read instead, and freed by the collector
+	}
+	return d
+}
+
+// putOn copies host values to the device.
+func putOn[T float32 | int32 | uint32](m *Model, data []T, dims ...int) (*gt.Tensor, error) {
+	t := gt.FromFlatDataAndDimensions(data, dims...)
+	if err := t.ToDevice(m.Backend, m.Device); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Put copies float32 values to the device.
+func (m *Model) Put(data []float32, dims ...int) (*gt.Tensor, error) { return putOn(m, data, dims...) }
+
+// Close frees what the model holds on the device.
+func (m *Model) Close() {
+	for _, list := range m.base {
+		for _, t := range list {
+			_ = t.FinalizeAll()
+		}
+	}
+	for _, v := range m.Vectors {
+		if v != nil && v.Value != nil {
+			_ = v.Value.FinalizeAll()
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.execs {
+		e.Finalize()
+	}
+	m.execs = map[string]*Exec{}
+}
+
+// graphOf builds the part of a stage's graph that follows its tensors.
+type graphOf func(o *ops, in []*Node) []*Node
+
+// exec returns the executable of a role for a stage. Stages that look alike share it.
+func (m *Model) exec(role string, s *stage, build graphOf) (*Exec, error) {
+	key := role + "|" + s.signature()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e, ok := m.execs[key]; ok {
+		return e, nil
+	}
+	nBase, flatInputs := len(s.base), 0
+	if m.flat[s] != nil {
+		flatInputs = 1
+	}
+	e, err := NewExec(m.Backend, func(in []*Node) []*Node {
+		var vector *Node
+		if flatInputs == 1 {
+			vector = in[nBase]
+		}
+		return build(newOps(m.D, s, m.Compute, in[:nBase], vector), in[nBase+flatInputs:])
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.WithName(role).SetMaxCache(-1)
+	m.execs[key] = e
+	return e, nil
+}
+
+// args puts a stage's tensors before the data.
+func (m *Model) args(s *stage, data []any) []any {
+	list := make([]any, 0, len(s.base)+1+len(data))
+	for _, t := range m.base[s] {
+		list = append(list, t)
+	}
+	if v := m.flat[s]; v != nil {
+		list = append(list, v.Value)
+	}
+	return append(list, data...)
+}
+
+// run executes a role of a stage.
+func (m *Model) run(role string, s *stage, build graphOf, data ...any) ([]*gt.Tensor, error) {
+	e, err := m.exec(role, s, build)
+	if err != nil {
+		return nil, err
+	}
+	out, _, err := e.CallWithGraphOnDevice(m.Device, m.args(s, data)...)
+	if err != nil {
+		return nil, m.explain(role, s, err)
+	}
+	return out, nil
+}
+
+// MemoryError says that the device has no room for a pass.
+type MemoryError struct{ Err error }
+
+// Error says what to do.
+func (e *MemoryError) Error() string {
+	return fmt.Sprintf("out of memory on the device: %v; use a smaller micro_batch or max_length, gradient_checkpointing: block, or a smaller rank ('mergekit plan' prints the estimate)", e.Err)
+}
+
+// Unwrap returns the backend's error.
+func (e *MemoryError) Unwrap() error { return e.Err }
+
+func (m *Model) explain(role string, s *stage, err error) error {
+	text := err.Error()
+	if strings.Contains(text, "RESOURCE_EXHAUSTED") || strings.Contains(text, "Out of memory") || strings.Contains(text, "out of memory") {
+		return &MemoryError{errors.New(firstLine(text))}
+	}
+	return fmt.Errorf("%s of %s: %w", role, s.name, err)
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+// shapeOf is the shape of an argument, for compiling ahead.
+func shapeOf(arg any) (shapes.Shape, bool) {
+	switch a := arg.(type) {
+	case *gt.Tensor:
+		return a.Shape(), true
+	case shapes.Shape:
+		return a, true
+	}
+	return shapes.Shape{}, false
+}

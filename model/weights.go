@@ -1,0 +1,172 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+	gt "github.com/gomlx/gomlx/core/tensors"
+
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// Tensor is a float32 tensor on the host, row-major.
+type Tensor struct {
+	Shape []int
+	Data  []float32
+}
+
+// Overlay is what an adapter puts on a model: adaptions by the path of their module (model.layers.0.self_attn.q_proj), and
+// tensors by full name that are added (LoRA matrices) or that take the place of the checkpoint's (a trained head).
+type Overlay struct {
+	Maps    map[string]Adaption
+	Tensors map[string]Tensor
+}
+
+// MissingError says that a checkpoint lacks a tensor that its config.json asks for.
+type MissingError struct {
+	Checkpoint, Tensor string
+	Shape              []int
+}
+
+// Error names the tensor.
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("%s: has no tensor %s %v, which its config.json asks for; the checkpoint is incomplete or of another architecture", e.Checkpoint, e.Tensor, e.Shape)
+}
+
+// ShapeError says that a tensor has not the shape that config.json gives it.
+type ShapeError struct {
+	Checkpoint, Tensor string
+	Have, Want         []int
+}
+
+// Error names the tensor and both shapes.
+func (e *ShapeError) Error() string {
+	return fmt.Sprintf("%s: %s has shape %v, config.json makes it %v; the two do not belong together", e.Checkpoint, e.Tensor, e.Have, e.Want)
+}
+
+// source finds tensors of a checkpoint under the names that the model's class gives them.
+type source struct {
+	ckpt *tensors.Checkpoint
+	d    *Description
+}
+
+// find returns the name in the checkpoint of a tensor of the class. Files of the same model differ in a prefix; old BERT files
+// say gamma and beta.
+func (s *source) find(name string) (tensors.Info, bool) {
+	names := []string{name}
+	for _, p := range s.d.Prefixes {
+		if p == "" {
+			continue
+		}
+		names = append(names, p+name)
+		if n := len(p); len(name) > n && name[:n] == p {
+			names = append(names, name[n:])
+			for _, q := range s.d.Prefixes {
+				names = append(names, q+name[n:])
+			}
+		}
+	}
+	for _, n := range names {
+		if info, ok := s.ckpt.Lookup(n); ok {
+			return info, true
+		}
+		if s.d.ModelType == "bert" {
+			if old := oldBERT(n); old != n {
+				if info, ok := s.ckpt.Lookup(old); ok {
+					return info, true
+				}
+			}
+		}
+	}
+	return tensors.Info{}, false
+}
+
+// oldBERT renames the parameters of layer norms as files converted from TensorFlow have them.
+func oldBERT(name string) string {
+	for _, p := range [][2]string{{"LayerNorm.weight", "LayerNorm.gamma"}, {"LayerNorm.bias", "LayerNorm.beta"}} {
+		if n := len(name) - len(p[0]); n >= 0 && name[n:] == p[0] {
+			return name[:n] + p[1]
+		}
+	}
+	return name
+}
+
+// view returns the tensor of that name and shape.
+func (s *source) view(name string, shape []int) (tensors.View, error) {
+	info, ok := s.find(name)
+	if !ok {
+		return tensors.View{}, &MissingError{s.ckpt.Path(), name, shape}
+	}
+	if fmt.Sprint(info.Shape) != fmt.Sprint(shape) {
+		return tensors.View{}, &ShapeError{s.ckpt.Path(), info.Name, info.Shape, shape}
+	}
+	return s.ckpt.View(info.Name)
+}
+
+// floats returns a tensor's values in float32.
+func (s *source) floats(name string, shape []int) ([]float32, error) {
+	v, err := s.view(name, shape)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]float32, v.Elems())
+	if err := tensors.DecodeFloat32(out, v.Data, v.DType); err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", s.ckpt.Path(), v.Name, err)
+	}
+	s.ckpt.Release(v.Name, 0, int64(len(v.Data)))
+	return out, nil
+}
+
+// storage maps the dtypes of files to those that a backend keeps as they are.
+var storage = map[tensors.DType]dtypes.DType{tensors.F32: dtypes.Float32, tensors.BF16: dtypes.BFloat16, tensors.F16: dtypes.Float16}
+
+// upload copies a tensor from the mapped file to the device once. keep leaves it in the dtype of the file where the backend can
+// compute with it; otherwise it becomes float32.
+func (s *source) upload(b compute.Backend, device compute.DeviceNum, name string, shape []int, keep bool) (*gt.Tensor, error) {
+	v, err := s.view(name, shape)
+	if err != nil {
+		return nil, err
+	}
+	defer s.ckpt.Release(v.Name, 0, int64(len(v.Data)))
+	data, dtype := v.Data, storage[v.DType]
+	if dtype == dtypes.InvalidDType || (!keep && dtype != dtypes.Float32) {
+		if !v.DType.IsFloat() {
+			return nil, fmt.Errorf("%s: %s has dtype %v, which is no float type; dequantise the checkpoint first", s.ckpt.Path(), v.Name, v.DType)
+		}
+		data, dtype = make([]byte, 4*v.Elems()), dtypes.Float32
+		if err := tensors.Convert(data, tensors.F32, v.Data, v.DType); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", s.ckpt.Path(), v.Name, err)
+		}
+	}
+	t, err := gt.FromRaw(b, device, shapes.Make(dtype, shape...), data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: copying it to the device: %w", s.ckpt.Path(), v.Name, err)
+	}
+	return t, nil
+}
+
+// ReadDescription reads the config.json of a checkpoint directory.
+func ReadDescription(dir string) (*Description, []byte, error) {
+	path := filepath.Join(dir, "config.json")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, nil, &ConfigError{File: path, Msg: "is missing; a model is computed from its config.json and its weights"}
+		}
+		return nil, nil, err
+	}
+	d, err := Describe(data)
+	if err != nil {
+		var c *ConfigError
+		if errors.As(err, &c) {
+			c.File = path
+		}
+		return nil, nil, err
+	}
+	return d, data, nil
+}
