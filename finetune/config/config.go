@@ -1,7 +1,9 @@
 package config
 
 // Config is a run of fine-tuning with nothing left to decide: every default is filled in.
-// The tags name the keys of the file. Behind the name, "null" or "auto" is how the zero value is written.
+//
+// The tags name the keys of the file. Behind the name, "null" or "auto" is how the zero value is written; oneof lists the words that a
+// key takes.
 type Config struct {
 	// Version of this format; 1.
 	Version int `yaml:"version"`
@@ -13,7 +15,7 @@ type Config struct {
 	Method string `yaml:"method"`
 	// Tune is which weights learn: lora (low-rank adapters), dora (lora with a learnt magnitude per output), full (all) or head (the
 	// output layer alone).
-	Tune string `yaml:"tune"`
+	Tune string `yaml:"tune" oneof:"lora|dora|full|head"`
 	// LoRA describes the adapters; it has no effect with tune full and head.
 	LoRA LoRA `yaml:"lora"`
 	// Data is the rows and what becomes of them.
@@ -38,9 +40,9 @@ type Config struct {
 
 // Run is where the run is kept and where it computes.
 type Run struct {
-	// Name of the run, for logs and pages; by default the name of the output directory.
+	// Name of the run, for logs and pages; by default the last part of output_dir, or else the file's name.
 	Name string `yaml:"name"`
-	// OutputDir gets the result, the checkpoints and the logs. It is relative to the working directory.
+	// OutputDir gets the result, the checkpoints and the logs; by default out/NAME. It is relative to the working directory.
 	OutputDir string `yaml:"output_dir"`
 	// Seed of everything random: initial values, order of rows, dropout.
 	Seed int64 `yaml:"seed"`
@@ -59,12 +61,12 @@ type Model struct {
 	Base string `yaml:"base"`
 	// DType in which frozen weights are kept and products computed: auto, float32 or bfloat16. auto is bfloat16 on a GPU and float32
 	// elsewhere. What learns is kept in float32 always.
-	DType string `yaml:"dtype"`
+	DType string `yaml:"dtype" oneof:"auto|float32|bfloat16"`
 	// AdapterIn is the directory of an adapter to begin with; null for none.
 	AdapterIn string `yaml:"adapter_in,null"`
 	// AdapterInMode is what becomes of it: continue (train it further), merge (into the base, below a new adapter) or stack (keep it
 	// frozen beside a new adapter).
-	AdapterInMode string `yaml:"adapter_in_mode"`
+	AdapterInMode string `yaml:"adapter_in_mode" oneof:"continue|merge|stack"`
 }
 
 // LoRA describes the adapters, in PEFT's words.
@@ -82,7 +84,7 @@ type LoRA struct {
 	// ModulesToSave are trained whole and saved with the adapter.
 	ModulesToSave []string `yaml:"modules_to_save"`
 	// Bias says which biases learn: none, all or lora_only (those of the targets).
-	Bias string `yaml:"bias"`
+	Bias string `yaml:"bias" oneof:"none|all|lora_only"`
 	// UseRSLoRA scales by alpha over the root of r.
 	UseRSLoRA bool `yaml:"use_rslora"`
 	// UseDoRA learns a magnitude for each output beside the adapter; the same as tune: dora.
@@ -100,7 +102,7 @@ type LoRA struct {
 	LayersPattern string `yaml:"layers_pattern,null"`
 	// Tie is what happens when a matrix learns that embedding and output share: refuse, untie (two matrices from then on) or keep (one
 	// matrix, saved under both names).
-	Tie string `yaml:"tie"`
+	Tie string `yaml:"tie" oneof:"refuse|untie|keep"`
 }
 
 // Modules selects modules by name. At most one of its fields is set.
@@ -136,20 +138,20 @@ type Data struct {
 	// ChatTemplate is a file with a Jinja template or the name of a built-in one; null for the tokenizer's own.
 	ChatTemplate string `yaml:"chat_template,null"`
 	// TrainOn says which tokens are learnt: assistant, completion, last (the last answer), all, or auto by the rows' format.
-	TrainOn string `yaml:"train_on"`
+	TrainOn string `yaml:"train_on" oneof:"auto|assistant|completion|last|all"`
 	// MaxLength is the most tokens of a sequence.
 	MaxLength int `yaml:"max_length"`
 	// Truncation of longer rows: keep_start or drop.
-	Truncation string `yaml:"truncation"`
+	Truncation string `yaml:"truncation" oneof:"keep_start|drop"`
 	// Packing of several rows into one sequence: none, bfd (best fit), bfd_split (long rows are split first), wrapped (one stream, cut
 	// every max_length tokens) or auto.
-	Packing string `yaml:"packing"`
+	Packing string `yaml:"packing" oneof:"auto|none|bfd|bfd_split|wrapped"`
 	// Buckets are the lengths to which sequences are padded, ascending; auto chooses a few.
 	Buckets []int `yaml:"buckets,auto"`
 	// Shuffle the rows anew each epoch; false keeps the order of the files.
 	Shuffle bool `yaml:"shuffle"`
 	// OnBadRow is what a row does that cannot be read: error or skip (with a count).
-	OnBadRow string `yaml:"on_bad_row"`
+	OnBadRow string `yaml:"on_bad_row" oneof:"error|skip"`
 	// Replay mixes rows of another set into the train rows, against forgetting.
 	Replay Replay `yaml:"replay"`
 }
@@ -159,7 +161,7 @@ type Source struct {
 	// Path of the file or folder.
 	Path string `yaml:"path"`
 	// Format of its rows: auto, messages, sharegpt, prompt_completion, alpaca, text or tokens.
-	Format string `yaml:"format"`
+	Format string `yaml:"format" oneof:"auto|messages|sharegpt|prompt_completion|alpaca|text|tokens"`
 	// Weight is how often an epoch takes each row: 1 once, 2 twice, 0.5 every second one (by the seed).
 	Weight float64 `yaml:"weight"`
 	// Domain is a name under which its loss is shown too; null for none.
@@ -177,7 +179,7 @@ type Replay struct {
 // Optim is the optimizer.
 type Optim struct {
 	// Name of the optimizer: adamw.
-	Name string `yaml:"name"`
+	Name string `yaml:"name" oneof:"adamw"`
 	// LR is the highest learning rate.
 	LR float64 `yaml:"lr"`
 	// Betas are the decay rates of the two moments.
@@ -197,7 +199,7 @@ type Optim struct {
 // Schedule is the curve of the learning rate.
 type Schedule struct {
 	// Kind of curve: linear, cosine, constant, inv_sqrt, wsd, infinite or rewarm.
-	Kind string `yaml:"kind"`
+	Kind string `yaml:"kind" oneof:"linear|cosine|constant|inv_sqrt|wsd|infinite|rewarm"`
 	// WarmupRatio is the share of all steps that warm up; rounded up.
 	WarmupRatio float64 `yaml:"warmup_ratio"`
 	// WarmupSteps, if given, counts in place of warmup_ratio.
@@ -207,16 +209,16 @@ type Schedule struct {
 	// DecayRatio is the share of all steps that decay at the end, for wsd and infinite.
 	DecayRatio float64 `yaml:"decay_ratio"`
 	// Decay is the shape of wsd's end: linear, 1-sqrt or cosine.
-	Decay string `yaml:"decay"`
+	Decay string `yaml:"decay" oneof:"linear|1-sqrt|cosine"`
 	// ConstLRRatio is the learning rate of infinite's long middle, as a share of the highest.
 	ConstLRRatio float64 `yaml:"const_lr_ratio"`
 	// CooldownRatio is the share of all steps in which infinite comes down to it.
 	CooldownRatio float64 `yaml:"cooldown_ratio"`
 	// Cooldown is the shape of that: cosine, inv_sqrt or linear.
-	Cooldown string `yaml:"cooldown"`
+	Cooldown string `yaml:"cooldown" oneof:"cosine|inv_sqrt|linear"`
 	// Offset is where the curve is read for step t, counted from 1: none at t; hf at t-1, as transformers does (the first step of a
 	// warm-up learns nothing); late_decay at t in the warm-up and at t-1 after it, so that neither end wastes a step at 0.
-	Offset string `yaml:"offset"`
+	Offset string `yaml:"offset" oneof:"none|hf|late_decay"`
 }
 
 // Train is the loop.
@@ -232,7 +234,7 @@ type Train struct {
 	// Replicas is the devices of this host among which a micro batch's rows are divided.
 	Replicas int `yaml:"replicas"`
 	// GradientCheckpointing computes each block's inside again in the backward pass, in place of keeping it: none, block or auto.
-	GradientCheckpointing string `yaml:"gradient_checkpointing"`
+	GradientCheckpointing string `yaml:"gradient_checkpointing" oneof:"auto|none|block"`
 	// LossChunk is the tokens whose logits exist at a time; auto by the size of the vocabulary.
 	LossChunk int `yaml:"loss_chunk,auto"`
 }
@@ -240,7 +242,7 @@ type Train struct {
 // Reference is the frozen model that preference methods compare with.
 type Reference struct {
 	// Mode is what it is: auto, base or adapter.
-	Mode string `yaml:"mode"`
+	Mode string `yaml:"mode" oneof:"auto|base|adapter"`
 	// Precompute its log-probabilities once, before training.
 	Precompute bool `yaml:"precompute"`
 }
@@ -272,9 +274,9 @@ type Save struct {
 	// Keep is how many of the newest checkpoints stay, beside the best.
 	Keep int `yaml:"keep"`
 	// Format of the adapter: peft.
-	Format string `yaml:"format"`
+	Format string `yaml:"format" oneof:"peft"`
 	// Compat is which keys adapter_config.json has: full (those of a current peft) or minimal (those that older ones know).
-	Compat string `yaml:"compat"`
+	Compat string `yaml:"compat" oneof:"full|minimal"`
 }
 
 // Log is what is written about the run while it runs.

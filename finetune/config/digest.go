@@ -1,0 +1,92 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// inconsequential are the keys on which the trained weights do not depend, and those below them: names and places, what is written, and
+// how the same sums are computed. Evaluation is among them unless it ends the run early.
+var inconsequential = []string{"run.name", "run.output_dir", "run.backend", "run.threads", "train.gradient_checkpointing", "train.loss_chunk",
+	"reference.precompute", "eval", "save", "log"}
+
+// Digest is the SHA-256, in hexadecimal, of everything in the configuration on which the trained weights depend. Two files with the same
+// digest train the same weights from the same data; where the output goes, what is logged and how often is saved do not count, nor does
+// what only changes where and in what portions the same sums are computed (backend, threads, gradient_checkpointing, loss_chunk).
+func (c *Config) Digest() string {
+	h := sha256.New()
+	for _, e := range c.consequential() {
+		fmt.Fprintf(h, "%s=%s\n", e.key, e.value)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Diff lists the keys on which the trained weights depend and that differ, each as "key: a -> b".
+func Diff(a, b *Config) []string {
+	const missing = "(nothing)"
+	before, after := a.consequential(), b.consequential()
+	values := map[string]string{}
+	for _, e := range after {
+		values[e.key] = e.value
+	}
+	var list []string
+	for _, e := range before {
+		v, ok := values[e.key]
+		if !ok {
+			v = missing
+		}
+		if v != e.value {
+			list = append(list, fmt.Sprintf("%s: %s -> %s", e.key, e.value, v))
+		}
+		delete(values, e.key)
+	}
+	for _, e := range after {
+		if v, ok := values[e.key]; ok {
+			list = append(list, fmt.Sprintf("%s: %s -> %s", e.key, missing, v))
+		}
+	}
+	return list
+}
+
+type entry struct{ key, value string }
+
+// consequential lists the entries that matter, in the order of the structs.
+func (c *Config) consequential() []entry {
+	var list []entry
+	for _, e := range flatten(reflect.ValueOf(c).Elem(), "", nil) {
+		skip := false
+		for _, p := range inconsequential {
+			skip = skip || e.key == p || strings.HasPrefix(e.key, p+".")
+		}
+		if c.Eval.EarlyStopping.Patience > 0 && strings.HasPrefix(e.key, "eval.") {
+			skip = false
+		}
+		if !skip {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// flatten lists the values below a struct with their paths.
+func flatten(v reflect.Value, at string, list []entry) []entry {
+	for _, k := range keysOf(v.Type()) {
+		f, path := v.Field(k.index), join(at, k.name)
+		switch x := f.Interface().(type) {
+		case []Source:
+			for i := range x {
+				list = flatten(f.Index(i), fmt.Sprintf("%s[%d]", path, i), list)
+			}
+		default:
+			if f.Kind() == reflect.Struct && !isValue(f) {
+				list = flatten(f, path, list)
+			} else {
+				list = append(list, entry{path, inline(f, k)})
+			}
+		}
+	}
+	return list
+}
