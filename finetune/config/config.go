@@ -199,7 +199,7 @@ type Optim struct {
 // Schedule is the curve of the learning rate.
 type Schedule struct {
 	// Kind of curve: linear, cosine, constant, inv_sqrt, wsd, infinite or rewarm.
-	Kind string `yaml:"kind" oneof:"linear|cosine|constant|inv_sqrt|wsd|infinite|rewarm"`
+	Kind string `yaml:"kind"`
 	// WarmupRatio is the share of all steps that warm up; rounded up.
 	WarmupRatio float64 `yaml:"warmup_ratio"`
 	// WarmupSteps, if given, counts in place of warmup_ratio.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -210,6 +211,9 @@ func TestErrors(t *testing.T) {
 		{"eval: {every: -1}", nil, `run.yml:3:15: eval.every must be a number of steps from 0 (never) on, or a share of all steps; here is -1`},
 		{"run: {device: cpu, backend: go}", nil, `run.yml:3:7: run.device and run.backend are the same and both given; keep run.backend`},
 		{"log: {tensorboard: true}", nil, `run.yml:3:20: log.tensorboard: not available in this version; metrics.jsonl has the same numbers, and log.plot draws them`},
+		{"schedule: {kind: cosin}", nil, `run.yml:3:18: schedule.kind: unknown curve "cosin"; did you mean "cosine"?`},
+		{"schedule: {kind: zzzzzz}", nil, `run.yml:3:18: schedule.kind: unknown curve "zzzzzz"; it is one of linear, cosine, constant, inv_sqrt, wsd, infinite and rewarm`},
+		{"schedule: {kind: infinite, min_lr_ratio: 0}", nil, `run.yml:3:42: schedule.min_lr_ratio: must be above 0 for infinite, whose end is exponential`},
 		{"log: {plot: 1}", nil, `run.yml:3:13: log.plot must be true or false; here is the number 1`},
 		{"=model: {base: m}", nil, `run.yml:1:1: data.train: missing; give a file of rows, such as data/train.jsonl`},
 		{"=data: {train: t}", nil, `run.yml:1:1: model.base: missing; give the directory of the checkpoint to tune`},
@@ -358,6 +362,30 @@ func TestEvery(t *testing.T) {
 		}
 		if !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%v of %d: %v, want %v", test.e, test.total, got, test.want)
+		}
+	}
+}
+
+func TestCurve(t *testing.T) {
+	for _, test := range []struct {
+		set   string
+		total int
+		want  map[int]float64
+	}{
+		{"schedule={warmup_steps: 2, min_lr_ratio: 0, offset: hf}", 6, map[int]float64{1: 0, 2: 1e-4, 3: 2e-4, 5: 1e-4}},
+		{"schedule={warmup_steps: 0}", 10, map[int]float64{10: 2e-5}},
+		{"schedule={}", 100, map[int]float64{3: 2e-4, 100: 2e-5}},
+		{"schedule={kind: wsd, warmup_ratio: 0.1, min_lr_ratio: 0}", 100, map[int]float64{5: 1e-4, 10: 2e-4, 80: 2e-4, 90: 1e-4, 100: 0}},
+		{"schedule={kind: infinite}", 100, map[int]float64{3: 2e-4, 63: 1.1e-4, 80: 1.1e-4, 100: 2e-5}},
+	} {
+		curve, err := parse(t, small, test.set).Curve(test.total)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for step, want := range test.want {
+			if got := curve(step); math.Abs(got-want) > 1e-12 {
+				t.Errorf("%s at %d: %v, want %v", test.set, step, got, want)
+			}
 		}
 	}
 }

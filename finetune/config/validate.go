@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 
+	"github.com/mergekit/mergekit/finetune/schedule"
 	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
@@ -137,6 +138,13 @@ func (d *decoder) optim(o *Optim) {
 }
 
 func (d *decoder) schedule(s *Schedule) {
+	if names := schedule.Names(); !slices.Contains(names, s.Kind) {
+		hint := "it is one of " + strictyaml.Listed(names)
+		if near := strictyaml.Nearest(s.Kind, names); near != "" {
+			hint = fmt.Sprintf("did you mean %q?", near)
+		}
+		d.fault("schedule.kind", "unknown curve %s; %s", strictyaml.Quoted(s.Kind), hint)
+	}
 	d.share("schedule.warmup_ratio", s.WarmupRatio)
 	d.between("schedule.warmup_steps", s.WarmupSteps, 0, maxSteps)
 	d.share("schedule.min_lr_ratio", s.MinLRRatio)
