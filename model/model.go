@@ -27,6 +27,8 @@ type Options struct {
 	Overlay *Overlay
 	// Compiling is told what is being compiled and for which shape, before and after (done). It may be nil.
 	Compiling func(what string, done bool)
+	// Ahead is called beside the loading of the weights, to compile what will be needed. It may be nil.
+	Ahead func(m *Model)
 	// Loaded is told the bytes of weights that are on the device. It may be nil.
 	Loaded func(bytes int64)
 }
@@ -43,6 +45,7 @@ type Model struct {
 	stem, head *stage
 	blocks     []*stage
 	base       map[*stage][]*gt.Tensor
+	baseShapes map[*stage][]shapes.Shape
 	flat       map[*stage]*Vector
 	compiling  func(string, bool)
 
@@ -83,12 +86,8 @@ func Load(ctx context.Context, dir string, o Options) (*Model, error) {
 // LoadFrom is Load for a description and a checkpoint that are open already.
 func LoadFrom(ctx context.Context, d *Description, ckpt *tensors.Checkpoint, o Options) (*Model, error) {
 	m := &Model{D: d, Backend: o.Backend, Device: o.Device, Compute: o.Compute, compiling: o.Compiling,
-		base: map[*stage][]*gt.Tensor{}, flat: map[*stage]*Vector{}, execs: map[string]*Exec{}}
+		base: map[*stage][]*gt.Tensor{}, baseShapes: map[*stage][]shapes.Shape{}, flat: map[*stage]*Vector{}, execs: map[string]*Exec{}}
 	src := &source{ckpt, d}
-	if d.Head == HeadLM && d.Tied {
-		// A checkpoint that says tied and brings another head anyway: the flag decides, as in transformers.
-		d.Tied = true
-	}
 	if m.Compute == dtypes.InvalidDType {
 		m.Compute = dtypes.Float32
 		if info, ok := src.find(d.Names.Embed + ".weight"); ok && info.DType != tensors.F32 && cuda(o.Backend) {
@@ -97,6 +96,19 @@ func LoadFrom(ctx context.Context, d *Description, ckpt *tensors.Checkpoint, o O
 	}
 	m.layout(o.Overlay)
 	keep := !slowConversions(o.Backend)
+	for _, s := range m.stages() {
+		for _, t := range s.base {
+			info, ok := src.find(s.prefix + t.Name)
+			dtype := storage[info.DType]
+			if !ok || dtype == dtypes.InvalidDType || !keep {
+				dtype = dtypes.Float32
+			}
+			m.baseShapes[s] = append(m.baseShapes[s], shapes.Make(dtype, t.Shape...))
+		}
+	}
+	if o.Ahead != nil {
+		go o.Ahead(m) // what it compiles is waited for by whoever needs it
+	}
 	shared := map[string]*gt.Tensor{}
 	for _, s := range m.stages() {
 		for _, t := range s.base {

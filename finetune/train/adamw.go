@@ -1,0 +1,214 @@
+package train
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+	. "github.com/gomlx/gomlx/core/graph"
+	gt "github.com/gomlx/gomlx/core/tensors"
+
+	"github.com/mergekit/mergekit/model"
+)
+
+// AdamW are the optimizer's settings (Loshchilov and Hutter, 2019, "Decoupled weight decay regularization"), with torch's
+// formula:
+//
+//	w *= 1 - lr*decay
+//	m = b1*m + (1-b1)*g;  v = b2*v + (1-b2)*g*g
+//	w -= lr/(1-b1^t) * m / (sqrt(v)/sqrt(1-b2^t) + eps)
+type AdamW struct {
+	Beta1, Beta2 float64
+	Eps          float64
+	WeightDecay  float64
+	DecayAll     bool    // decay vectors too, not matrices alone
+	Clip         float64 // largest norm of the gradient; 0: no bound
+	RatioB       float64 // multiplies the learning rate of LoRA's B (Hayou et al., 2024, "LoRA+"); 0 or 1: not
+}
+
+// moments are the optimizer's state of one vector, on the device.
+type moments struct{ m, v *gt.Tensor }
+
+// optimizer applies AdamW to the packed vectors of a model.
+type optimizer struct {
+	AdamW
+	m     *model.Model
+	state []moments // for each of Model.Vectors
+	execs map[string]*Exec
+}
+
+func newOptimizer(m *model.Model, a AdamW) (*optimizer, error) {
+	o := &optimizer{AdamW: a, m: m, state: make([]moments, len(m.Vectors)), execs: map[string]*Exec{}}
+	for i, v := range m.Vectors {
+		if v == nil {
+			continue
+		}
+		if err := o.setState(i, make([]float32, v.Packed.Size), make([]float32, v.Packed.Size)); err != nil {
+			return nil, err
+		}
+	}
+	return o, nil
+}
+
+// setState copies moments to the device.
+func (o *optimizer) setState(i int, m, v []float32) (err error) {
+	s := &o.state[i]
+	if s.m, err = o.m.Put(m, len(m)); err != nil {
+		return err
+	}
+	s.v, err = o.m.Put(v, len(v))
+	return err
+}
+
+// squares is the sum of squares of a vector. Rows first: a long running sum in float32 would lose its tail.
+func squares(x *Node) *Node {
+	n := x.Shape().Size()
+	sq := Square(x)
+	const row = 1024
+	whole := n / row * row
+	sum := ScalarZero(x.Graph(), dtypes.Float32)
+	if whole > 0 {
+		rows := ReduceSum(Reshape(SliceAxis(sq, 0, AxisRange(0, whole)), whole/row, row), 1)
+		sum = ReduceAllSum(rows)
+	}
+	if whole < n {
+		sum = Add(sum, ReduceAllSum(SliceAxis(sq, 0, AxisRange(whole, n))))
+	}
+	return sum
+}
+
+func (o *optimizer) exec(key string, build func(in []*Node) []*Node) (*Exec, error) {
+	if e, ok := o.execs[key]; ok {
+		return e, nil
+	}
+	e, err := NewExec(o.m.Backend, build)
+	if err != nil {
+		return nil, err
+	}
+	e.WithName(key).SetMaxCache(-1)
+	o.execs[key] = e
+	return e, nil
+}
+
+func (o *optimizer) call(e *Exec, args ...any) ([]*gt.Tensor, error) {
+	out, _, err := e.CallWithGraphOnDevice(o.m.Device, args...)
+	return out, err
+}
+
+// norm returns the norm of all gradients, summed in float64 over the vectors.
+func (o *optimizer) norm(g *model.Gradients) (float64, error) {
+	e, err := o.exec("gradient norm", func(in []*Node) []*Node { return []*Node{squares(in[0])} })
+	if err != nil {
+		return 0, err
+	}
+	var sums []*gt.Tensor
+	for _, t := range g.Sums {
+		if t == nil {
+			continue
+		}
+		out, err := o.call(e, t)
+		if err != nil {
+			return 0, err
+		}
+		sums = append(sums, out[0])
+	}
+	var total float64
+	for _, s := range sums {
+		v, err := gt.CopyFlatData[float32](s)
+		if err != nil {
+			return 0, err
+		}
+		total += float64(v[0])
+		_ = s.FinalizeAll()
+	}
+	return math.Sqrt(total), nil
+}
+
+// factors returns, for each element of a packed vector, what multiplies decay and learning rate.
+func (o *optimizer) factors(g *Graph, p model.Packed) (decay, rate *Node) {
+	constant := func(value func(s model.Segment) float64) *Node {
+		first, same := value(p.Segments[0]), true
+		for _, s := range p.Segments {
+			same = same && value(s) == first
+		}
+		if same {
+			return Scalar(g, dtypes.Float32, first)
+		}
+		var parts []*Node
+		for _, s := range p.Segments {
+			parts = append(parts, FillScalar(g, shapes.Make(dtypes.Float32, s.Size()), value(s)))
+		}
+		return Concatenate(parts, 0)
+	}
+	decay = constant(func(s model.Segment) float64 {
+		if len(s.Shape) < 2 && !o.DecayAll {
+			return 0
+		}
+		return o.WeightDecay
+	})
+	rate = constant(func(s model.Segment) float64 {
+		if o.RatioB > 0 && (strings.HasSuffix(s.Name, ".lora_B.weight") || strings.HasSuffix(s.Name, ".lora_embedding_B")) {
+			return o.RatioB
+		}
+		return 1
+	})
+	return decay, rate
+}
+
+// update makes step t (from 1) with the gradients times coefficient, and sets them to zero.
+func (o *optimizer) update(g *model.Gradients, t int, lr, coefficient float64) error {
+	scalars := []float32{float32(lr), float32(coefficient), float32(1 / (1 - math.Pow(o.Beta1, float64(t)))), float32(math.Sqrt(1 - math.Pow(o.Beta2, float64(t))))}
+	s, err := o.m.Put(scalars, len(scalars))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.FinalizeAll() }()
+	for i, v := range o.m.Vectors {
+		if v == nil {
+			continue
+		}
+		e, err := o.exec(fmt.Sprint("adamw ", v.Packed.Segments), func(in []*Node) []*Node {
+			w, grad, m, v2, s := in[0], in[1], in[2], in[3], in[4]
+			at := func(i int) *Node { return Reshape(SliceAxis(s, 0, AxisElem(i))) }
+			decay, rate := o.factors(w.Graph(), v.Packed)
+			lr := Mul(at(0), rate)
+			grad = Mul(grad, at(1))
+			w = Mul(w, OneMinus(Mul(lr, decay)))
+			m = Add(MulScalar(m, o.Beta1), MulScalar(grad, 1-o.Beta1))
+			v2 = Add(MulScalar(v2, o.Beta2), MulScalar(Square(grad), 1-o.Beta2))
+			w = Sub(w, Mul(Mul(lr, at(2)), Div(m, AddScalar(Div(Sqrt(v2), at(3)), o.Eps))))
+			return []*Node{w, m, v2, ZerosLike(grad)}
+		})
+		if err != nil {
+			return err
+		}
+		st := &o.state[i]
+		args := []any{v.Value, g.Sums[i], st.m, st.v}
+		for k, t := range args {
+			if d, err := DonateTensorBuffer(t.(*gt.Tensor), o.m.Backend, o.m.Device); err == nil {
+				args[k] = d
+			}
+		}
+		out, err := o.call(e, append(args, s)...)
+		if err != nil {
+			return fmt.Errorf("adamw of %s: %w", v.Prefix, err)
+		}
+		v.Value, st.m, st.v, g.Sums[i] = out[0], out[1], out[2], out[3]
+	}
+	return nil
+}
+
+// close frees the state.
+func (o *optimizer) close() {
+	for _, s := range o.state {
+		if s.m != nil {
+			_ = s.m.FinalizeAll()
+			_ = s.v.FinalizeAll()
+		}
+	}
+	for _, e := range o.execs {
+		e.Finalize()
+	}
+}

@@ -1,0 +1,662 @@
+package model
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+	. "github.com/gomlx/gomlx/core/graph"
+	gt "github.com/gomlx/gomlx/core/tensors"
+)
+
+// Targets are the positions of a batch that have something to predict.
+type Targets struct {
+	Rows    []int32   // index of the position in the batch, row*Length + column
+	IDs     []int32   // the token to predict there
+	Weights []float32 // its weight in the loss
+}
+
+// Result sums over targets.
+type Result struct {
+	Loss    float64 // sum of weight times cross-entropy, in nats
+	Weight  float64 // sum of weights
+	Correct float64 // sum of weights of the targets that have the largest logit (ties count)
+}
+
+// Add adds another result.
+func (r *Result) Add(o Result) {
+	r.Loss += o.Loss
+	r.Weight += o.Weight
+	r.Correct += o.Correct
+}
+
+// PassOptions say how a pass goes backwards.
+type PassOptions struct {
+	// Factor multiplies the loss before it is differentiated: 1 over the weights of the whole optimizer step.
+	Factor float32
+	// Recompute keeps only the input of each block, and computes the rest a second time on the way back (Chen et al., 2016).
+	Recompute bool
+	// Chunk is how many targets the head takes at a time; 0: by the size of the vocabulary.
+	Chunk int
+	// Dropout is the stream of this pass; nil switches dropout off.
+	Dropout *uint64
+}
+
+// Gradients are sums of gradients on the device, one vector for each of Model.Vectors.
+type Gradients struct {
+	Sums []*gt.Tensor
+}
+
+// NewGradients returns sums of zero.
+func (m *Model) NewGradients() (*Gradients, error) {
+	g := &Gradients{}
+	for _, v := range m.Vectors {
+		if v == nil {
+			g.Sums = append(g.Sums, nil)
+			continue
+		}
+		t, err := m.Put(make([]float32, v.Packed.Size), v.Packed.Size)
+		if err != nil {
+			return nil, err
+		}
+		g.Sums = append(g.Sums, t)
+	}
+	return g, nil
+}
+
+// Free gives the sums' memory back.
+func (g *Gradients) Free() { free(g.Sums...) }
+
+// ChunkRows returns how many targets the head takes at a time: few enough for the logits to stay small, enough for the products
+// to be fast.
+func (m *Model) ChunkRows(targets, asked int) int {
+	c := asked
+	if c <= 0 {
+		const logits = 128 << 20 // bytes of one chunk's logits
+		c = min(max(logits/(4*m.D.Vocab), 128), 4096)
+	}
+	// Full batches are split evenly, so that the last chunk is not mostly padding.
+	return min(c, max(targets, 1))
+}
+
+// stemTrains reports whether a tensor of the embeddings is in the overlay.
+func (m *Model) stemTrains() bool {
+	v := m.Vectors[0]
+	if v == nil {
+		return false
+	}
+	mine := map[string]bool{}
+	for _, t := range m.D.StemTensors() {
+		mine[t.Name] = true
+	}
+	for _, s := range v.Packed.Segments {
+		if mine[s.Name] || len(m.stem.adapters) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// lowest returns the first block that the gradient has to reach: -1 if it must reach the embeddings, the number of blocks if
+// only the head trains.
+func (m *Model) lowest() int {
+	if m.stemTrains() {
+		return -1
+	}
+	for i := range m.blocks {
+		if m.Vectors[i+1] != nil {
+			return i
+		}
+	}
+	return len(m.blocks)
+}
+
+// saves reports whether the output of a map is kept for the way back: of all but the last one, whose value nothing needs.
+func (m *Model) saves(s *stage, l Linear) bool {
+	return l.Name != m.D.Names.Down || m.D.SandwichNorms || m.D.PostNorm || s.adapters[l.Name].DoRA
+}
+
+// dropout reports whether a stage drops.
+func (s *stage) drops() bool {
+	for _, a := range s.adapters {
+		if a.Dropout > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// stream gives each block of a pass its own dropout.
+func stream(pass uint64, block int) uint32 {
+	// SplitMix64 (Steele et al., 2014).
+	z := pass + uint64(block+1)*0x9E3779B97F4A7C15
+	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
+	z = (z ^ z>>27) * 0x94D049BB133111EB
+	return uint32((z ^ z>>31) >> 32)
+}
+
+// role is a graph of a stage with the shapes of its data, so that it can be compiled before there is data.
+type role struct {
+	name   string
+	stage  *stage
+	build  graphOf
+	shapes []shapes.Shape
+}
+
+// passShapes are the shapes of a batch on its way through the blocks.
+type passShapes struct {
+	x, dx, segments shapes.Shape
+	tables          []shapes.Shape
+}
+
+func (m *Model) passShapes(rows, length int) passShapes {
+	p := passShapes{
+		x:        shapes.Make(m.Compute, rows, length, m.D.Hidden),
+		dx:       shapes.Make(dtypes.Float32, rows, length, m.D.Hidden),
+		segments: shapes.Make(dtypes.Int32, rows, length),
+	}
+	for _, r := range m.D.Ropes {
+		p.tables = append(p.tables, shapes.Make(dtypes.Float32, rows, length, r.Dim/2))
+	}
+	return p
+}
+
+// data are the shapes that a block's graph takes after x.
+func (p passShapes) data(kind LayerKind) []shapes.Shape {
+	out := []shapes.Shape{p.segments}
+	if kind.Rope >= 0 && len(p.tables) > 0 {
+		out = append(out, p.tables[kind.Rope], p.tables[kind.Rope])
+	}
+	return out
+}
+
+// forwardRole is a block that keeps what the way back needs: x, segments, tables..., dropout? to y, outputs of maps...
+func (m *Model) forwardRole(s *stage, keep, drop bool, p passShapes) role {
+	drop = drop && s.drops()
+	r := role{name: fmt.Sprintf("forward keep=%v drop=%v", keep, drop), stage: s, shapes: append([]shapes.Shape{p.x}, p.data(s.kind)...)}
+	if drop {
+		r.shapes = append(r.shapes, shapes.Make(dtypes.Uint32))
+	}
+	r.build = func(o *ops, in []*Node) []*Node {
+		if drop {
+			o.dropout = in[len(in)-1]
+			in = in[:len(in)-1]
+		}
+		var kept []*Node
+		if keep {
+			o.cut = func(l Linear, _ *Node, product func() *Node) *Node {
+				z := product()
+				if m.saves(s, l) {
+					kept = append(kept, z)
+				}
+				return z
+			}
+		}
+		y := m.blockGraph(s, o, in[0], in[1:])
+		return append([]*Node{y}, kept...)
+	}
+	return r
+}
+
+// backwardRole goes back through a block: x, dy, segments, tables..., dropout?, sum?, outputs of maps... to dx?, sum?.
+func (m *Model) backwardRole(s *stage, kept, drop, input bool, p passShapes) role {
+	drop = drop && s.drops()
+	trains := m.flat[s] != nil
+	r := role{name: fmt.Sprintf("backward kept=%v drop=%v input=%v", kept, drop, input), stage: s}
+	r.shapes = append([]shapes.Shape{p.x, p.dx}, p.data(s.kind)...)
+	nData := len(r.shapes)
+	if drop {
+		r.shapes = append(r.shapes, shapes.Make(dtypes.Uint32))
+	}
+	if trains {
+		r.shapes = append(r.shapes, shapes.Make(dtypes.Float32, s.packed.Size))
+	}
+	if kept {
+		for _, l := range m.D.BlockLinears() {
+			if m.saves(s, l) {
+				r.shapes = append(r.shapes, shapes.Make(m.Compute, p.x.Dimensions[0], p.x.Dimensions[1], l.Out))
+			}
+		}
+	}
+	r.build = func(o *ops, in []*Node) []*Node {
+		x, dy, data, more := in[0], in[1], in[2:nData], in[nData:]
+		if drop {
+			o.dropout, more = more[0], more[1:]
+		}
+		var sum *Node
+		if trains {
+			sum, more = more[0], more[1:]
+		}
+		var saved func(int, Linear, *Node) *Node
+		if kept {
+			saved = func(_ int, l Linear, x *Node) *Node {
+				if !m.saves(s, l) {
+					return Zeros(x.Graph(), shapes.Make(m.Compute, append(append([]int{}, x.Shape().Dimensions[:x.Rank()-1]...), l.Out)...))
+				}
+				leaf := more[0]
+				more = more[1:]
+				return leaf
+			}
+		}
+		t := newTape(o, saved)
+		if input {
+			t.wanted[x] = true
+		}
+		y := m.blockGraph(s, o, x, data)
+		t.push(y, dy)
+		t.back()
+		var out []*Node
+		if input {
+			dx := t.grads[x]
+			if dx == nil {
+				dx = ZerosLike(x)
+			}
+			out = append(out, ConvertDType(dx, dtypes.Float32))
+		}
+		if trains {
+			out = append(out, Add(sum, t.packed(x.Graph())))
+		}
+		return out
+	}
+	return r
+}
+
+// headShapes are those of a chunk of targets.
+func (m *Model) headShapes(chunk int, p passShapes) []shapes.Shape {
+	return []shapes.Shape{p.x, shapes.Make(dtypes.Int32, chunk), shapes.Make(dtypes.Int32, chunk), shapes.Make(dtypes.Float32, chunk)}
+}
+
+// lossGraph builds the loss of a chunk: h [B,S,H], rows, ids, weights [c] to the sums of Result, with what the gradient needs.
+func (m *Model) lossGraph(o *ops, in []*Node) (rows, logits, loss, correct *Node, picked *Node, lse *Node) {
+	h, at, ids, weights := in[0], in[1], in[2], in[3]
+	rows = Gather(Reshape(h, -1, m.D.Hidden), InsertAxes(at, -1))
+	logits = m.D.Logits(o, m.D.FinalNorm(o, rows))
+	g := h.Graph()
+	top := ReduceMax(logits, 1)
+	picked = Equal(Iota(g, shapes.Make(dtypes.Int32, logits.Shape().Dimensions...), 1), BroadcastToDims(InsertAxes(ids, -1), logits.Shape().Dimensions...))
+	value := ReduceSum(Where(picked, logits, ZerosLike(logits)), 1)
+	lse = Add(Log(ReduceSum(Exp(Sub(logits, InsertAxes(top, -1))), 1)), top)
+	loss = ReduceAllSum(Mul(weights, Sub(lse, value)))
+	correct = ReduceAllSum(Mul(weights, ConvertDType(GreaterOrEqual(value, top), dtypes.Float32)))
+	return rows, logits, loss, correct, picked, lse
+}
+
+// headRole computes loss and gradient of a chunk without keeping logits: h, rows, ids, weights, factor, dh, sum? to loss, correct,
+// dh, sum?.
+func (m *Model) headRole(chunk int, p passShapes, gradient bool) role {
+	s := m.head
+	r := role{name: fmt.Sprintf("loss gradient=%v", gradient), stage: s, shapes: m.headShapes(chunk, p)}
+	if !gradient {
+		r.build = func(o *ops, in []*Node) []*Node {
+			_, _, loss, correct, _, _ := m.lossGraph(o, in)
+			return []*Node{loss, correct}
+		}
+		return r
+	}
+	trains := m.flat[s] != nil
+	r.shapes = append(r.shapes, shapes.Make(dtypes.Float32), p.dx)
+	if trains {
+		r.shapes = append(r.shapes, shapes.Make(dtypes.Float32, s.packed.Size))
+	}
+	r.build = func(o *ops, in []*Node) []*Node {
+		weights, factor, dh := in[3], in[4], in[5]
+		t := newTape(o, nil)
+		rows, logits, loss, correct, picked, lse := m.lossGraph(o, in)
+		t.wanted[rows] = true
+		// Softmax minus one-hot, weighted: the gradient of the cross-entropy.
+		p := Exp(Sub(logits, InsertAxes(lse, -1)))
+		dz := Mul(Sub(p, ConvertDType(picked, dtypes.Float32)), InsertAxes(Mul(weights, factor), -1))
+		t.push(logits, dz)
+		t.back()
+		flatDH := Reshape(dh, -1, m.D.Hidden)
+		if d := t.grads[rows]; d != nil {
+			flatDH = ScatterSum(flatDH, InsertAxes(in[1], -1), ConvertDType(d, dtypes.Float32), false, false)
+		}
+		out := []*Node{loss, correct, ReshapeWithShape(flatDH, dh.Shape())}
+		if trains {
+			out = append(out, Add(in[6], t.packed(loss.Graph())))
+		}
+		return out
+	}
+	return r
+}
+
+// stemBackRole sends the gradient of x to the embeddings: ids, positions, types, tables..., dx, sum to sum.
+func (m *Model) stemBackRole(n int, p passShapes, data []shapes.Shape) role {
+	r := role{name: "embeddings backward", stage: m.stem, shapes: append(append([]shapes.Shape{}, data...), p.dx, shapes.Make(dtypes.Float32, m.stem.packed.Size))}
+	r.build = func(o *ops, in []*Node) []*Node {
+		t := newTape(o, nil)
+		x := m.D.Stem(o, m.Compute, in[0], in[1], in[2])
+		t.push(x, in[n])
+		return []*Node{Add(in[n+1], t.packed(x.Graph()))}
+	}
+	return r
+}
+
+func (m *Model) zerosRole(p passShapes) role {
+	return role{name: "zeros", stage: m.head, shapes: []shapes.Shape{p.x}, build: func(_ *ops, in []*Node) []*Node {
+		return []*Node{Zeros(in[0].Graph(), p.dx)}
+	}}
+}
+
+// do executes a role.
+func (m *Model) do(r role, data ...any) ([]*gt.Tensor, error) {
+	return m.run(r.name, r.stage, r.build, data...)
+}
+
+// compile prepares a role's executable.
+func (m *Model) compile(r role) error {
+	e, err := m.exec(r.name, r.stage, r.build)
+	if err != nil {
+		return err
+	}
+	list := append([]shapes.Shape{}, m.baseShapes[r.stage]...)
+	if m.flat[r.stage] != nil {
+		list = append(list, shapes.Make(dtypes.Float32, r.stage.packed.Size))
+	}
+	if _, err = e.Compile(append(list, r.shapes...)...); err != nil {
+		return m.explain(r.name, r.stage, err)
+	}
+	return nil
+}
+
+// CompilePass compiles what a training pass over batches of rows x length runs, on all cores, ahead of the data and even of the
+// weights.
+func (m *Model) CompilePass(rows, length int, o PassOptions) error {
+	p := m.passShapes(rows, length)
+	low := m.lowest()
+	drop := o.Dropout != nil
+	var list []role
+	seen := map[string]bool{}
+	add := func(r role) {
+		if key := r.name + r.stage.signature(); !seen[key] {
+			seen[key] = true
+			list = append(list, r)
+		}
+	}
+	for i, s := range m.blocks {
+		keep := i >= low && !o.Recompute
+		if i >= low {
+			add(m.backwardRole(s, keep, drop, i > low, p))
+		}
+	}
+	add(m.headRole(m.ChunkRows(rows*length, o.Chunk), p, true))
+	for i, s := range m.blocks {
+		add(m.forwardRole(s, i >= low && !o.Recompute, drop, p))
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, len(list))
+	for i, r := range list {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if m.compiling != nil {
+				m.compiling(r.name+" of "+r.stage.name, false)
+				defer m.compiling(r.name+" of "+r.stage.name, true)
+			}
+			errs[i] = m.compile(r)
+		}()
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chunks cuts targets into pieces of c, the last one padded with targets of weight zero.
+func (t Targets) chunks(c int) []Targets {
+	var out []Targets
+	for from := 0; from < len(t.Rows); from += c {
+		to := min(from+c, len(t.Rows))
+		part := Targets{Rows: make([]int32, c), IDs: make([]int32, c), Weights: make([]float32, c)}
+		copy(part.Rows, t.Rows[from:to])
+		copy(part.IDs, t.IDs[from:to])
+		copy(part.Weights, t.Weights[from:to])
+		out = append(out, part)
+	}
+	return out
+}
+
+func (t Targets) weight() float64 {
+	var w float64
+	for _, v := range t.Weights {
+		w += float64(v)
+	}
+	return w
+}
+
+// checkTargets refuses targets outside of the batch or the vocabulary.
+func (m *Model) checkTargets(in Input, t Targets) error {
+	if m.D.Head != HeadLM {
+		return fmt.Errorf("a %s has no language-model head to train tokens on", m.D.Architecture)
+	}
+	if len(t.Rows) != len(t.IDs) || len(t.Rows) != len(t.Weights) {
+		return fmt.Errorf("targets of %d rows, %d ids and %d weights do not belong together", len(t.Rows), len(t.IDs), len(t.Weights))
+	}
+	for i, id := range t.IDs {
+		if id < 0 || int(id) >= m.D.Vocab {
+			return &VocabularyError{ID: int(id), Vocab: m.D.Vocab}
+		}
+		if r := t.Rows[i]; r < 0 || int(r) >= in.Rows*in.Length {
+			return fmt.Errorf("target %d is at position %d of a batch of %d", i, r, in.Rows*in.Length)
+		}
+	}
+	return nil
+}
+
+// headData copies a chunk to the device.
+func (m *Model) headData(t Targets) ([]any, error) {
+	rows, err := putOn(m, t.Rows, len(t.Rows))
+	if err != nil {
+		return nil, err
+	}
+	ids, err := putOn(m, t.IDs, len(t.IDs))
+	if err != nil {
+		return nil, err
+	}
+	weights, err := putOn(m, t.Weights, len(t.Weights))
+	return []any{rows, ids, weights}, err
+}
+
+// Loss returns the loss of a batch without going backwards.
+func (m *Model) Loss(in Input, t Targets, chunk int) (Result, error) {
+	in, err := m.D.check(in)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := m.checkTargets(in, t); err != nil {
+		return Result{}, err
+	}
+	h, err := m.Hidden(in)
+	if err != nil {
+		return Result{}, err
+	}
+	defer free(h)
+	c := m.ChunkRows(in.Rows*in.Length, chunk)
+	r := m.headRole(c, m.passShapes(in.Rows, in.Length), false)
+	sum := Result{Weight: t.weight()}
+	for _, part := range t.chunks(c) {
+		data, err := m.headData(part)
+		if err != nil {
+			return Result{}, err
+		}
+		out, err := m.do(r, append([]any{h}, data...)...)
+		freeArgs(data)
+		if err != nil {
+			return Result{}, err
+		}
+		if err := sum.read(out[0], out[1]); err != nil {
+			return Result{}, err
+		}
+	}
+	return sum, nil
+}
+
+// read adds a chunk's sums and frees them.
+func (r *Result) read(loss, correct *gt.Tensor) error {
+	defer free(loss, correct)
+	l, err := gt.CopyFlatData[float32](loss)
+	if err != nil {
+		return err
+	}
+	c, err := gt.CopyFlatData[float32](correct)
+	if err != nil {
+		return err
+	}
+	r.Loss += float64(l[0])
+	r.Correct += float64(c[0])
+	return nil
+}
+
+// Backward computes the loss of a batch and adds the gradient of Factor times it to g.
+func (m *Model) Backward(in Input, t Targets, g *Gradients, o PassOptions) (Result, error) {
+	in, err := m.D.check(in)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := m.checkTargets(in, t); err != nil {
+		return Result{}, err
+	}
+	p := m.passShapes(in.Rows, in.Length)
+	low, drop := m.lowest(), o.Dropout != nil
+	x, c, err := m.embed(in, in.Length)
+	if err != nil {
+		return Result{}, err
+	}
+	defer c.free()
+	inputs, kept := make([]*gt.Tensor, len(m.blocks)), make([][]*gt.Tensor, len(m.blocks))
+	streams := make([]*gt.Tensor, len(m.blocks))
+	defer func() {
+		free(x)
+		free(inputs...)
+		free(streams...)
+		for _, k := range kept {
+			free(k...)
+		}
+	}()
+	for i, s := range m.blocks {
+		keep := i >= low && !o.Recompute
+		data := append([]any{x}, c.blockData(s.kind)...)
+		if i < low {
+			data[0] = m.donate(x)
+		}
+		if drop && s.drops() {
+			if streams[i], err = gt.FromScalar(stream(*o.Dropout, i)), nil; err != nil {
+				return Result{}, err
+			}
+			data = append(data, streams[i])
+		}
+		out, err := m.do(m.forwardRole(s, keep, drop, p), data...)
+		if err != nil {
+			return Result{}, err
+		}
+		if i >= low {
+			inputs[i], kept[i] = x, out[1:]
+		}
+		x = out[0]
+	}
+	sum, dh, err := m.headBackward(in, x, t, g, o, p)
+	if err != nil {
+		return sum, err
+	}
+	free(x)
+	x = nil
+	for i := len(m.blocks) - 1; i >= max(low, 0); i-- {
+		s := m.blocks[i]
+		data := append([]any{inputs[i], m.donate(dh)}, c.blockData(s.kind)...)
+		if drop && s.drops() {
+			data = append(data, streams[i])
+		}
+		if m.flat[s] != nil {
+			data = append(data, m.donate(g.Sums[i+1]))
+		}
+		for _, k := range kept[i] {
+			data = append(data, k)
+		}
+		out, err := m.do(m.backwardRole(s, !o.Recompute, drop, i > low, p), data...)
+		if err != nil {
+			return sum, err
+		}
+		if i > low {
+			dh, out = out[0], out[1:]
+		} else {
+			dh = nil
+		}
+		if m.flat[s] != nil {
+			g.Sums[i+1] = out[0]
+		}
+		free(inputs[i])
+		free(kept[i]...)
+		inputs[i], kept[i] = nil, nil
+	}
+	if low < 0 {
+		return sum, m.stemBackward(in, dh, g, p)
+	}
+	if dh != nil {
+		free(dh)
+	}
+	return sum, nil
+}
+
+// headBackward returns the loss and the gradient of the last hidden states.
+func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o PassOptions, p passShapes) (Result, *gt.Tensor, error) {
+	sum := Result{Weight: t.weight()}
+	zero, err := m.do(m.zerosRole(p), h)
+	if err != nil {
+		return sum, nil, err
+	}
+	dh := zero[0]
+	factor := gt.FromScalar(o.Factor)
+	defer free(factor)
+	chunk := m.ChunkRows(in.Rows*in.Length, o.Chunk)
+	r := m.headRole(chunk, p, true)
+	for _, part := range t.chunks(chunk) {
+		data, err := m.headData(part)
+		if err != nil {
+			return sum, nil, err
+		}
+		args := append(append([]any{h}, data...), factor, m.donate(dh))
+		trains := m.flat[m.head] != nil
+		if trains {
+			args = append(args, m.donate(g.Sums[0]))
+		}
+		out, err := m.do(r, args...)
+		freeArgs(data)
+		if err != nil {
+			return sum, nil, err
+		}
+		dh = out[2]
+		if trains {
+			g.Sums[0] = out[3]
+		}
+		if err := sum.read(out[0], out[1]); err != nil {
+			return sum, nil, err
+		}
+	}
+	return sum, dh, nil
+}
+
+// stemBackward adds the gradient of the embeddings.
+func (m *Model) stemBackward(in Input, dx *gt.Tensor, g *Gradients, p passShapes) error {
+	data, _, err := m.stemInputs(in, in.Length)
+	if err != nil {
+		return err
+	}
+	var list []shapes.Shape
+	for _, d := range data {
+		s, _ := shapeOf(d)
+		list = append(list, s)
+	}
+	n := len(data)
+	out, err := m.do(m.stemBackRole(n, p, list), append(append([]any{}, data...), m.donate(dx), m.donate(g.Sums[0]))...)
+	freeArgs(data)
+	if err != nil {
+		return err
+	}
+	g.Sums[0] = out[0]
+	return nil
+}
