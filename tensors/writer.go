@@ -16,6 +16,7 @@ import (
 // WriteOptions say how an output is written.
 type WriteOptions struct {
 	ShardBytes    int64             // most bytes of tensors in a shard; 0: 5e9; negative: never split
+	FileName      string            // of the weights, which are then one file; "": model.safetensors, or shards with an index
 	Metadata      map[string]string // header metadata; "format": "pt" is always there
 	IndexMetadata map[string]any    // keys for the index's metadata, beside total_size
 	Force         bool              // replace an existing output, discard an interrupted one
@@ -126,9 +127,18 @@ func create(dir string, infos []Info, o WriteOptions, d disk) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.FileName != "" {
+		o.ShardBytes = -1
+	}
 	l, err := plan(infos, o.ShardBytes, o.Metadata)
 	if err != nil {
 		return nil, err
+	}
+	if o.FileName != "" {
+		if !plainName(o.FileName) {
+			return nil, t.bad("cannot hold weights called "+show(o.FileName), "choose a plain name", nil)
+		}
+		l.shards[0].name = o.FileName
 	}
 	w := &Writer{
 		target: t, infos: infos, options: o, layout: l, disk: d,

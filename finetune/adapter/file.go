@@ -1,0 +1,203 @@
+package adapter
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// Adapter is an adapter: its configuration and its tensors.
+type Adapter struct {
+	Dir     string
+	Config  *Config
+	Tensors map[string]Tensor // keys as on disk
+	// Warnings are what is odd about the files without being wrong.
+	Warnings []string
+
+	views map[string]tensors.View // tensors that were left in the file
+	file  *tensors.Checkpoint
+}
+
+// pickleName is what peft wrote before it wrote safetensors.
+const pickleName = "adapter_model.bin"
+
+// Open reads an adapter: its configuration and all tensors, as float32.
+func Open(dir string) (*Adapter, error) {
+	a, err := OpenMapped(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	for key, v := range a.views {
+		if a.Tensors[key], err = decode(v); err != nil {
+			return nil, err
+		}
+	}
+	a.views = nil
+	return a, nil
+}
+
+// OpenMapped is Open that leaves whole matrices (modules_to_save) in the mapped file: what they do to a base can be computed
+// from there. The caller closes the adapter.
+func OpenMapped(dir string) (*Adapter, error) {
+	a := &Adapter{Dir: dir, Tensors: map[string]Tensor{}, views: map[string]tensors.View{}}
+	var err error
+	if a.Config, a.Warnings, err = ReadConfig(dir); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, WeightsName)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, missingWeights(dir, err)
+	}
+	if a.file, err = tensors.Open(path); err != nil {
+		return nil, err
+	}
+	for _, name := range a.file.Names() {
+		if err := a.take(name); err != nil {
+			_ = a.Close()
+			return nil, err
+		}
+	}
+	if len(a.Tensors)+len(a.views) == 0 {
+		_ = a.Close()
+		return nil, &Error{File: path, Msg: "holds no tensor", Hint: "the adapter is empty; save it again"}
+	}
+	return a, nil
+}
+
+func missingWeights(dir string, cause error) error {
+	if _, err := os.Stat(filepath.Join(dir, pickleName)); err == nil {
+		return &Error{File: filepath.Join(dir, pickleName), Msg: "is a pickle, which can run code when it is read",
+			Hint: `convert it where you trust it: load it with peft and call save_pretrained(dir, safe_serialization=True), which writes ` + WeightsName, Err: cause}
+	}
+	return &Error{File: dir, Msg: "has no " + WeightsName, Hint: "download the adapter again", Err: cause}
+}
+
+// take reads one tensor of the file.
+func (a *Adapter) take(name string) error {
+	v, err := a.file.View(name)
+	if err != nil {
+		return err
+	}
+	key := diskKey(name)
+	if _, twice := a.Tensors[key]; twice {
+		return &Error{File: filepath.Join(a.Dir, WeightsName), Where: name, Msg: "is there under two names", Hint: "the file holds several adapters; save one of them"}
+	}
+	if _, twice := a.views[key]; twice {
+		return &Error{File: filepath.Join(a.Dir, WeightsName), Where: name, Msg: "is there under two names", Hint: "the file holds several adapters; save one of them"}
+	}
+	if !v.DType.IsFloat() {
+		return &Error{File: filepath.Join(a.Dir, WeightsName), Where: name, Msg: fmt.Sprintf("has dtype %s; adapters hold floating-point numbers", v.DType)}
+	}
+	const inMemory = 1 << 20 // elements; factors of low rank are below, embeddings and heads above
+	if wholeKey(key) && v.Elems() > inMemory {
+		a.views[key] = v
+		return nil
+	}
+	a.Tensors[key], err = decode(v)
+	return err
+}
+
+func decode(v tensors.View) (Tensor, error) {
+	t := Tensor{Shape: slices.Clone(v.Shape), Data: make([]float32, v.Elems())}
+	return t, tensors.DecodeFloat32(t.Data, v.Data, v.DType)
+}
+
+// Close lets go of the file. Tensors stay.
+func (a *Adapter) Close() error {
+	if a.file == nil {
+		return nil
+	}
+	err := a.file.Close()
+	a.file = nil
+	return err
+}
+
+// Keys lists the tensors' keys in alphabetical order.
+func (a *Adapter) Keys() []string {
+	keys := slices.Collect(maps.Keys(a.Tensors))
+	for k := range a.views {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// shape returns a tensor's shape.
+func (a *Adapter) shape(key string) ([]int, bool) {
+	if t, ok := a.Tensors[key]; ok {
+		return t.Shape, true
+	}
+	v, ok := a.views[key]
+	return v.Shape, ok
+}
+
+// The ends of the keys that follow a module's path.
+const (
+	endA        = ".lora_A.weight"
+	endB        = ".lora_B.weight"
+	endBiasB    = ".lora_B.bias"
+	endEmbA     = ".lora_embedding_A"
+	endEmbB     = ".lora_embedding_B"
+	endMag      = ".lora_magnitude_vector"
+	endBaseW    = ".base_layer.weight"
+	endBaseBias = ".base_layer.bias"
+	endTokens   = ".token_adapter.trainable_tokens_delta"
+	endWeight   = ".weight"
+	endBias     = ".bias"
+)
+
+// keyEnds lists them, longer ones before their own ends.
+var keyEnds = []string{endA, endB, endBiasB, endEmbA, endEmbB, endMag, endBaseW, endBaseBias, endTokens, endWeight, endBias}
+
+// splitKey cuts a key into the module's path and what follows. ok is false for keys that no adapter of this kind has.
+func splitKey(key string) (path, end string, ok bool) {
+	rest, ok := strings.CutPrefix(key, prefix)
+	if !ok {
+		return "", "", false
+	}
+	for _, end := range keyEnds {
+		if path, ok := strings.CutSuffix(rest, end); ok && path != "" {
+			return path, end, true
+		}
+	}
+	return "", "", false
+}
+
+// wholeKey tells whether a tensor is not of low rank.
+func wholeKey(key string) bool { return !strings.Contains(key, ".lora_") }
+
+// diskKey takes the adapter's name out of a key: in memory, and in files of some tools, peft has it as a segment after
+// the kind of the tensor. What peft writes has none.
+func diskKey(name string) string {
+	for _, kind := range []string{".lora_A.", ".lora_B.", ".lora_embedding_A.", ".lora_embedding_B.", ".lora_magnitude_vector.", ".modules_to_save.", ".trainable_tokens_delta."} {
+		i := strings.LastIndex(name, kind)
+		if i < 0 {
+			continue
+		}
+		head, rest := name[:i], name[i+len(kind):]
+		switch kind {
+		case ".lora_A.", ".lora_B.", ".modules_to_save.":
+			// One segment is the parameter (weight, bias), two begin with the adapter's name.
+			if _, param, two := strings.Cut(rest, "."); two && !strings.Contains(param, ".") {
+				rest = param
+			}
+			if kind == ".modules_to_save." {
+				return head + "." + rest
+			}
+			return head + kind + rest
+		default:
+			if rest == "weight" || !strings.Contains(rest, ".") || strings.Count(rest, ".") == 1 && strings.HasSuffix(rest, ".weight") {
+				return head + strings.TrimSuffix(kind, ".")
+			}
+		}
+	}
+	return name
+}

@@ -1,0 +1,102 @@
+package adapter
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// SaveOptions say how an adapter is written.
+type SaveOptions struct {
+	Compat string            // Full (also "") or Minimal
+	Force  bool              // replace an existing output
+	Files  map[string][]byte // further files by name: README.md, a chat template
+	Copies map[string]string // further files by the path they are copied from: a tokenizer
+}
+
+// Save writes the adapter as a directory, which appears whole or not at all: adapter_config.json, adapter_model.safetensors
+// in float32 with the metadata that peft writes, and the further files.
+func (a *Adapter) Save(dir string, o SaveOptions) error {
+	config, err := a.Config.Marshal(o.Compat)
+	if err != nil {
+		return err
+	}
+	keys := a.Keys()
+	infos := make([]tensors.Info, len(keys))
+	for i, key := range keys {
+		shape, _ := a.shape(key)
+		infos[i] = tensors.Info{Name: key, DType: tensors.F32, Shape: shape}
+		if t, ok := a.Tensors[key]; ok && t.Elems() != len(t.Data) {
+			return fmt.Errorf("%s: shape %v, but %d values", key, t.Shape, len(t.Data))
+		}
+	}
+	names := slices.Concat([]string{ConfigName}, slices.Sorted(maps.Keys(o.Files)), slices.Sorted(maps.Keys(o.Copies)))
+	w, err := tensors.Create(dir, infos, tensors.WriteOptions{FileName: WeightsName, Force: o.Force, Files: names})
+	if err != nil {
+		return err
+	}
+	if err := a.fill(w, keys, config, o); err != nil {
+		return errors.Join(err, w.Close())
+	}
+	return w.Commit()
+}
+
+func (a *Adapter) fill(w *tensors.Writer, keys []string, config []byte, o SaveOptions) error {
+	for i, key := range keys {
+		if err := a.writeTensor(w, i, key); err != nil {
+			return err
+		}
+		if err := w.Finish(i); err != nil {
+			return err
+		}
+	}
+	if err := w.WriteFile(ConfigName, config); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.Files)) {
+		if err := w.WriteFile(name, o.Files[name]); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.Copies)) {
+		if err := w.CopyFile(name, o.Copies[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeTensor writes a tensor in pieces.
+func (a *Adapter) writeTensor(w *tensors.Writer, i int, key string) error {
+	const piece = 1 << 20 // elements
+	out := make([]byte, 0, 4*piece)
+	if t, ok := a.Tensors[key]; ok {
+		for off := 0; off < len(t.Data); off += piece {
+			part := t.Data[off:min(off+piece, len(t.Data))]
+			out = out[:4*len(part)]
+			if err := tensors.EncodeFloat32(out, tensors.F32, part); err != nil {
+				return err
+			}
+			if err := w.WriteAt(i, out, 4*int64(off)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	v := a.views[key]
+	size := v.DType.Size()
+	for off, n := 0, int(v.Elems()); off < n; off += piece {
+		m := min(piece, n-off)
+		out = out[:4*m]
+		if err := tensors.Convert(out, tensors.F32, v.Data[off*size:(off+m)*size], v.DType); err != nil {
+			return err
+		}
+		if err := w.WriteAt(i, out, 4*int64(off)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
