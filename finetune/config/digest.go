@@ -19,7 +19,7 @@ var inconsequential = []string{"run.name", "run.output_dir", "run.backend", "run
 func (c *Config) Digest() string {
 	h := sha256.New()
 	for _, e := range c.consequential() {
-		fmt.Fprintf(h, "%s=%s\n", e.key, e.value)
+		fmt.Fprintf(h, "%s=%s\n", e.Key, e.Value)
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -30,38 +30,42 @@ func Diff(a, b *Config) []string {
 	before, after := a.consequential(), b.consequential()
 	values := map[string]string{}
 	for _, e := range after {
-		values[e.key] = e.value
+		values[e.Key] = e.Value
 	}
 	var list []string
 	for _, e := range before {
-		v, ok := values[e.key]
+		v, ok := values[e.Key]
 		if !ok {
 			v = missing
 		}
-		if v != e.value {
-			list = append(list, fmt.Sprintf("%s: %s -> %s", e.key, e.value, v))
+		if v != e.Value {
+			list = append(list, fmt.Sprintf("%s: %s -> %s", e.Key, e.Value, v))
 		}
-		delete(values, e.key)
+		delete(values, e.Key)
 	}
 	for _, e := range after {
-		if v, ok := values[e.key]; ok {
-			list = append(list, fmt.Sprintf("%s: %s -> %s", e.key, missing, v))
+		if v, ok := values[e.Key]; ok {
+			list = append(list, fmt.Sprintf("%s: %s -> %s", e.Key, missing, v))
 		}
 	}
 	return list
 }
 
-type entry struct{ key, value string }
+// Entry is a key of the file, such as optim.lr, with its value as it is written there.
+type Entry struct{ Key, Value string }
+
+// Entries lists every key with its value, in the order of the file.
+func (c *Config) Entries() []Entry { return flatten(reflect.ValueOf(c).Elem(), "", nil) }
 
 // consequential lists the entries that matter, in the order of the structs.
-func (c *Config) consequential() []entry {
-	var list []entry
-	for _, e := range flatten(reflect.ValueOf(c).Elem(), "", nil) {
+func (c *Config) consequential() []Entry {
+	var list []Entry
+	for _, e := range c.Entries() {
 		skip := false
 		for _, p := range inconsequential {
-			skip = skip || e.key == p || strings.HasPrefix(e.key, p+".")
+			skip = skip || e.Key == p || strings.HasPrefix(e.Key, p+".")
 		}
-		if c.Eval.EarlyStopping.Patience > 0 && strings.HasPrefix(e.key, "eval.") {
+		if c.Eval.EarlyStopping.Patience > 0 && strings.HasPrefix(e.Key, "eval.") {
 			skip = false
 		}
 		if !skip {
@@ -72,7 +76,7 @@ func (c *Config) consequential() []entry {
 }
 
 // flatten lists the values below a struct with their paths.
-func flatten(v reflect.Value, at string, list []entry) []entry {
+func flatten(v reflect.Value, at string, list []Entry) []Entry {
 	for _, k := range keysOf(v.Type()) {
 		f, path := v.Field(k.index), join(at, k.name)
 		switch x := f.Interface().(type) {
@@ -84,7 +88,7 @@ func flatten(v reflect.Value, at string, list []entry) []entry {
 			if f.Kind() == reflect.Struct && !isValue(f) {
 				list = flatten(f, path, list)
 			} else {
-				list = append(list, entry{path, inline(f, k)})
+				list = append(list, Entry{path, inline(f, k)})
 			}
 		}
 	}
