@@ -1,85 +1,144 @@
-// Package tokenizer turns text into token ids and back, exactly as Hugging Face's tokenizers library does, from the
+// Package tokenizer turns text into token ids and back, exactly as Hugging Face's Rust library tokenizers does, from the
 // tokenizer.json that checkpoints carry.
+//
+// A text passes five steps. Added tokens are cut out of it; the rest is normalized; pre-tokenizers split it into words; the model
+// (byte-pair encoding, unigram or word pieces) cuts words into tokens; a post-processor puts special tokens around them. Decoders
+// lead back. Every step is described in tokenizer.json; what is described there and not known here is refused by name.
+//
+// A piece of text keeps where its bytes come from only if spans are asked for: without them, most of the work falls away.
 package tokenizer
 
-// Span is a half-open range of byte offsets in the original text.
-type Span struct{ Start, End int }
+import "strings"
 
 // Tokenizer is one parsed tokenizer.json. It is safe for concurrent use.
-type Tokenizer struct{}
+type Tokenizer struct {
+	model        model
+	normalizer   normalizer // or nil
+	preTokenizer preTokenizers
+	processor    processor // or nil
+	decoder      decoder   // or nil
+	added        added
+	size         int
 
-// Open reads dir/tokenizer.json and, where they exist, tokenizer_config.json and special_tokens_map.json.
-func Open(dir string) (*Tokenizer, error) { return nil, &Error{What: "not built yet"} }
-
-// Parse reads a tokenizer.json.
-func Parse(tokenizerJSON []byte) (*Tokenizer, error) { return nil, &Error{What: "not built yet"} }
-
-// Error is a tokenizer that cannot be read: bad input, not a failure of the program.
-type Error struct {
-	Path string // the file, or ""
-	At   string // where in the file, as "pre_tokenizer.pretokenizers[1]", or ""
-	What string
+	config                 map[string]any
+	bos, eos, pad, unknown named
 }
 
-// Error says where and what.
-func (e *Error) Error() string {
-	s := e.What
-	if e.At != "" {
-		s = e.At + ": " + s
+// Encode returns the ids of text. Special tokens inside the text become their ids; with addSpecial, those that the model wants around
+// a text are added.
+//
+// It returns nil where EncodeErr returns an error.
+func (t *Tokenizer) Encode(text string, addSpecial bool) []int {
+	ids, err := t.EncodeErr(text, addSpecial)
+	if err != nil {
+		return nil
 	}
-	if e.Path != "" {
-		s = e.Path + ": " + s
-	}
-	return s
+	return ids
 }
 
-// Encode returns the ids of text. Special tokens inside the text are parsed.
-func (t *Tokenizer) Encode(text string, addSpecial bool) []int { return nil }
+// EncodeErr is Encode that says why it failed: the vocabulary has no token for unknown text and the text needs one, or a pattern of
+// the tokenizer takes too many steps on this text.
+func (t *Tokenizer) EncodeErr(text string, addSpecial bool) ([]int, error) {
+	e, err := t.encode(text, addSpecial, false)
+	return e.ids, err
+}
 
-// EncodeErr is Encode, with the error of a pattern that ran out of time.
-func (t *Tokenizer) EncodeErr(text string, addSpecial bool) ([]int, error) { return nil, nil }
+// EncodeSpans returns the ids of text and, for each, the bytes of text that it stands for. Special tokens that were added have empty
+// spans at 0. It returns nil where EncodeErr returns an error.
+func (t *Tokenizer) EncodeSpans(text string, addSpecial bool) ([]int, []Span) {
+	ids, spans, err := t.EncodeSpansErr(text, addSpecial)
+	if err != nil {
+		return nil, nil
+	}
+	return ids, spans
+}
 
-// EncodeSpans returns the ids of text and, for each, the bytes of text that it stands for.
-func (t *Tokenizer) EncodeSpans(text string, addSpecial bool) ([]int, []Span) { return nil, nil }
+// EncodeSpansErr is EncodeSpans with EncodeErr's errors.
+func (t *Tokenizer) EncodeSpansErr(text string, addSpecial bool) ([]int, []Span, error) {
+	e, err := t.encode(text, addSpecial, true)
+	return e.ids, e.spans, err
+}
 
-// Decode returns the text of ids.
-func (t *Tokenizer) Decode(ids []int, skipSpecial bool) string { return "" }
+func (t *Tokenizer) encode(text string, addSpecial, track bool) (encoding, error) {
+	x := &run{t: t, text: text, track: track}
+	x.out.ids = make([]int, 0, len(text)/3+8)
+	p := x.whole(text)
+	err := x.extract(p, &t.added.raw, func(p piece) error {
+		if t.normalizer != nil {
+			if err := t.normalizer.normalize(x, &p); err != nil {
+				return err
+			}
+		}
+		return x.extract(p, &t.added.normal, func(p piece) error {
+			if p.s == "" {
+				return nil
+			}
+			return t.preTokenizer.split(x, p, x.word)
+		})
+	})
+	if err != nil {
+		return encoding{}, err
+	}
+	if t.processor == nil {
+		return x.out, nil
+	}
+	return join(t.processor.process(x, []encoding{x.out}, addSpecial)), nil
+}
+
+// word hands a word to the model.
+func (x *run) word(p piece) error {
+	if p.s == "" {
+		return nil
+	}
+	return x.t.model.tokenize(x, p)
+}
+
+// Decode returns the text of ids; ids that no vocabulary has are left out, and special tokens too with skipSpecial.
+func (t *Tokenizer) Decode(ids []int, skipSpecial bool) string {
+	tokens := make([]string, 0, len(ids))
+	for _, id := range ids {
+		if s, ok := t.decodable(id, skipSpecial); ok {
+			tokens = append(tokens, s)
+		}
+	}
+	if t.decoder == nil {
+		return strings.Join(tokens, " ")
+	}
+	return strings.Join(t.decoder.decode(tokens), "")
+}
+
+// decodable returns the token of id as decoders expect it.
+func (t *Tokenizer) decodable(id int, skipSpecial bool) (string, bool) {
+	s, ok := t.added.spelt[id]
+	if !ok {
+		if s, ok = t.Token(id); !ok {
+			return "", false
+		}
+	}
+	return s, !skipSpecial || !t.added.special[s]
+}
 
 // Size is the largest id plus one, added tokens included.
-func (t *Tokenizer) Size() int { return 0 }
+func (t *Tokenizer) Size() int { return t.size }
 
 // ID returns the id of a token.
-func (t *Tokenizer) ID(token string) (int, bool) { return 0, false }
+func (t *Tokenizer) ID(token string) (int, bool) {
+	if id, ok := t.added.ids[token]; ok {
+		return id, true
+	}
+	return t.model.id(token)
+}
 
-// Token returns the token of an id.
-func (t *Tokenizer) Token(id int) (string, bool) { return "", false }
+// Token returns the token of an id, as the vocabulary writes it.
+func (t *Tokenizer) Token(id int) (string, bool) {
+	if tok, ok := t.added.tokens[id]; ok {
+		return tok.content, true
+	}
+	return t.model.token(id)
+}
 
 // Special says whether id is a special token.
-func (t *Tokenizer) Special(id int) bool { return false }
-
-// BOS returns the token that begins a sequence and its id.
-func (t *Tokenizer) BOS() (string, int, bool) { return "", 0, false }
-
-// EOS returns the token that ends a sequence and its id.
-func (t *Tokenizer) EOS() (string, int, bool) { return "", 0, false }
-
-// PAD returns the padding token and its id.
-func (t *Tokenizer) PAD() (string, int, bool) { return "", 0, false }
-
-// UNK returns the token that stands for what the vocabulary lacks, and its id.
-func (t *Tokenizer) UNK() (string, int, bool) { return "", 0, false }
-
-// Config is the parsed tokenizer_config.json, or nil.
-func (t *Tokenizer) Config() map[string]any { return nil }
-
-// Stream begins an incremental decoding.
-func (t *Tokenizer) Stream() *Stream { return &Stream{} }
-
-// Stream decodes ids one by one.
-type Stream struct{}
-
-// Next returns the text that id completes, or "".
-func (s *Stream) Next(id int) string { return "" }
-
-// Flush returns what is left.
-func (s *Stream) Flush() string { return "" }
+func (t *Tokenizer) Special(id int) bool {
+	s, ok := t.Token(id)
+	return ok && t.added.special[s]
+}
