@@ -153,11 +153,14 @@ func (m *bpe) tokenize(x *run, p piece) error {
 	w := wordPool.Get().(*word)
 	defer wordPool.Put(w)
 	if !m.cutMarks {
-		return m.part(x, &p, 0, len(p.s), w)
+		_, err := m.part(x, &p, p.s, 0, w)
+		return err
 	}
+	at := 0 // falls behind start where the library leaves out what it cannot spell, as the library's own count does
 	for start := 0; start < len(p.s); {
 		end := m.nextMark(p.s, start)
-		if err := m.part(x, &p, start, end, w); err != nil {
+		var err error
+		if at, err = m.part(x, &p, p.s[start:end], at, w); err != nil {
 			return err
 		}
 		start = end
@@ -181,13 +184,12 @@ func (m *bpe) nextMark(s string, start int) int {
 	}
 }
 
-// part adds the tokens of the bytes from start to end of p, with nothing around them.
-func (m *bpe) part(x *run, p *piece, start, end int, w *word) error {
-	s := p.s[start:end]
+// part adds the tokens of s, a part of p with nothing around it, whose bytes count from at; it returns where they end.
+func (m *bpe) part(x *run, p *piece, s string, at int, w *word) (int, error) {
 	slot, symbols, ok := m.cache.get(s)
 	if !ok {
 		if err := m.spell(s, w); err != nil {
-			return err
+			return 0, err
 		}
 		if len(w.symbols) <= 40 {
 			m.merge(w)
@@ -197,8 +199,7 @@ func (m *bpe) part(x *run, p *piece, start, end int, w *word) error {
 		symbols = w.symbols
 		put(slot, s, symbols)
 	}
-	x.addSymbols(p, start, symbols)
-	return nil
+	return x.addSymbols(p, at, symbols), nil
 }
 
 // spell writes a word in single symbols.

@@ -89,19 +89,20 @@ func put(slot *atomic.Pointer[cached], word string, symbols []symbol) {
 	}
 }
 
-// addSymbols adds the tokens of the bytes of p from at on.
-func (x *run) addSymbols(p *piece, at int, symbols []symbol) {
+// addSymbols adds the tokens of the bytes of p from at on, and returns where they end.
+func (x *run) addSymbols(p *piece, at int, symbols []symbol) int {
 	if !x.track {
 		for _, s := range symbols {
 			x.out.ids = append(x.out.ids, int(s.id))
 		}
-		return
+		return at
 	}
 	for _, s := range symbols {
 		text, _ := x.t.model.token(int(s.id))
 		x.add(int(s.id), p, at, at+int(s.n), text)
 		at += int(s.n)
 	}
+	return at
 }
 
 // add adds one token, which stands for the bytes of p from start to end.
