@@ -98,7 +98,7 @@ func modelCard(p *plan.Plan, out string, _ []string, version string) ([]byte, er
 			cm.Base = true
 			c.Base = m.Name()
 		}
-		for _, f := range m.Checkpoint.Files() {
+		for _, f := range m.Files() {
 			cf, err := identify(f)
 			if err != nil {
 				return nil, err

@@ -17,24 +17,33 @@ type fileSource struct {
 
 // newSource makes a task's input: one tensor, or several read as one.
 func newSource(in plan.Input) (stream.Source, error) {
-	var parts []*fileSource
+	var parts []part
 	for _, name := range in.Pieces {
 		v, err := in.Model.Checkpoint.View(name)
 		if err != nil {
 			return nil, err
 		}
-		parts = append(parts, &fileSource{in.Model, v})
+		file := &fileSource{in.Model, v}
+		if in.Model.Adapter != nil {
+			if d, ok := in.Model.Adapter.Delta(name); ok {
+				info, _ := in.Model.Lookup(name)
+				parts = append(parts, &fusedSource{file, d, info.Elems()})
+				continue
+			}
+		}
+		parts = append(parts, file)
 	}
 	if len(parts) == 1 {
 		return parts[0], nil
 	}
 	j := &joinedSource{parts: parts, starts: make([]int64, len(parts)+1)}
 	for i, p := range parts {
-		j.starts[i+1] = j.starts[i] + p.view.Elems()
+		j.starts[i+1] = j.starts[i] + p.elems()
 	}
 	return j, nil
 }
 
+func (s *fileSource) elems() int64         { return s.view.Elems() }
 func (s *fileSource) DType() tensors.DType { return s.view.DType }
 func (s *fileSource) String() string       { return s.view.Name + " of " + s.model.Name() }
 
@@ -58,7 +67,7 @@ func (s *fileSource) Release(off, n int64) {
 
 // joinedSource reads several tensors as one, in order.
 type joinedSource struct {
-	parts  []*fileSource
+	parts  []part
 	starts []int64 // first element of each part, and the total
 }
 
@@ -75,21 +84,24 @@ func (s *joinedSource) find(off int64) int {
 func (s *joinedSource) Bytes(off, n int64, scratch []byte) ([]byte, error) {
 	i := s.find(off)
 	if off+n <= s.starts[i+1] {
-		return s.parts[i].Bytes(off-s.starts[i], n, nil)
+		return s.parts[i].Bytes(off-s.starts[i], n, scratch)
 	}
-	out := scratch[:0]
+	size := int64(s.DType().Size())
+	at := int64(0) // in scratch
 	for ; n > 0; i++ {
 		m := min(n, s.starts[i+1]-off)
-		b, err := s.parts[i].Bytes(off-s.starts[i], m, nil)
+		// A part that computes its bytes puts them where they are to be; the copy then moves nothing.
+		b, err := s.parts[i].Bytes(off-s.starts[i], m, scratch[at:])
 		if err != nil {
 			return nil, err
 		}
-		out, off, n = append(out, b...), off+m, n-m
+		copy(scratch[at:], b)
+		at, off, n = at+m*size, off+m, n-m
 	}
-	return out, nil
+	return scratch[:at], nil
 }
 
-func (s *joinedSource) each(off, n int64, do func(p *fileSource, off, n int64)) {
+func (s *joinedSource) each(off, n int64, do func(p part, off, n int64)) {
 	n = min(n, s.starts[len(s.parts)]-off)
 	for i := s.find(off); n > 0; i++ {
 		m := min(n, s.starts[i+1]-off)
@@ -98,8 +110,8 @@ func (s *joinedSource) each(off, n int64, do func(p *fileSource, off, n int64)) 
 	}
 }
 
-func (s *joinedSource) WillNeed(off, n int64) { s.each(off, n, (*fileSource).WillNeed) }
-func (s *joinedSource) Release(off, n int64)  { s.each(off, n, (*fileSource).Release) }
+func (s *joinedSource) WillNeed(off, n int64) { s.each(off, n, part.WillNeed) }
+func (s *joinedSource) Release(off, n int64)  { s.each(off, n, part.Release) }
 
 // sink writes a task's output into its pieces.
 type sink struct {

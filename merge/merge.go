@@ -108,6 +108,9 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 	watch := memory.Watch()
 	defer watch.Stop()
 
+	if o.Plan.OpenAdapter == nil {
+		o.Plan.OpenAdapter = OpenAdapter
+	}
 	p, err := plan.Build(r, o.Plan)
 	if err != nil {
 		return nil, &InputError{err}
@@ -119,6 +122,9 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 		}
 	}
 	for _, m := range p.Models {
+		if m.AdapterDir != "" && tensors.SameDir(m.AdapterDir, out) {
+			return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of the adapter of " + m.Name(), Hint: "choose another output directory"}
+		}
 		if tensors.SameDir(m.Dir, out) {
 			return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of the input " + m.Name(), Hint: "choose another output directory"}
 		}
@@ -221,7 +227,7 @@ func fingerprint(p *plan.Plan, o Options) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s|%v|%s|arith %v|rng %v|seed %d|shard %d|", p.Recipe.Fingerprint(), p.Method.Name, o.Backend.Name(), p.Options.Arith, p.Options.RNG, p.Options.Seed, o.ShardBytes)
 	for _, m := range p.Models {
-		for _, f := range m.Checkpoint.Files() {
+		for _, f := range m.Files() {
 			st, err := os.Stat(f)
 			if err == nil {
 				fmt.Fprintf(h, "%s %d %d|", filepath.Base(f), st.Size(), st.ModTime().UnixNano())

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"sort"
 
+	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -42,6 +43,9 @@ func sideFiles(p *plan.Plan, w *tensors.Writer, out string, o Options) error {
 		seen := map[string]bool{}
 		for _, name := range names {
 			from := filepath.Join(p.Donor.Dir, name)
+			if p.Donor.AdapterDir != "" && adapter.Tokenizer(p.Donor.AdapterDir, name) {
+				from = filepath.Join(p.Donor.AdapterDir, name)
+			}
 			if st, err := os.Stat(from); seen[name] || err != nil || !st.Mode().IsRegular() {
 				continue
 			}

@@ -45,6 +45,7 @@ func runPlan(cmd *cobra.Command, file string, po plan.Options, threads int) erro
 	if err != nil {
 		return err
 	}
+	po.OpenAdapter = merge.OpenAdapter
 	p, err := plan.Build(r, po)
 	if err != nil {
 		return &merge.InputError{Err: err}

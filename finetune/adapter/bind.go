@@ -189,7 +189,7 @@ func (b *binding) nothing(lost []string) error {
 func (b *binding) compare(key string) string {
 	example := "none"
 	for _, m := range b.modules {
-		if m.Kind != Other {
+		if (m.Kind == Linear || m.Kind == Conv1D) && !m.OutputHead {
 			example = m.Path
 			break
 		}

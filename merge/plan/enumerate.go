@@ -121,7 +121,7 @@ func lookedFor(w arch.Weight) []string {
 // find returns the pieces under which a model has a weight: its name, an alias, the expert tensors that make it up, or a
 // tensor it is tied to.
 func (b *builder) find(m *Model, w arch.Weight) (pieces []string, tied bool, err error) {
-	has := func(name string) bool { _, ok := m.Checkpoint.Lookup(name); return ok }
+	has := func(name string) bool { _, ok := m.Lookup(name); return ok }
 	names := append([]string{w.Name}, w.Aliases...)
 	for _, name := range names {
 		if has(name) {
@@ -147,13 +147,13 @@ func (b *builder) find(m *Model, w arch.Weight) (pieces []string, tied bool, err
 
 // inputInfo is the shape and dtype of a weight as one tensor.
 func (b *builder) inputInfo(m *Model, name string, pieces []string) (tensors.Info, error) {
-	first, _ := m.Checkpoint.Lookup(pieces[0])
+	first, _ := m.Lookup(pieces[0])
 	if len(pieces) == 1 && !b.isPiece(name, pieces[0]) {
 		return first, nil
 	}
 	shapes := make([][]int, len(pieces))
 	for i, p := range pieces {
-		info, _ := m.Checkpoint.Lookup(p)
+		info, _ := m.Lookup(p)
 		if info.DType != first.DType {
 			return first, fmt.Errorf("%s: %s holds %s as %s and %s as %s; expert tensors that are merged as one must have one dtype", name, m.Name(), pieces[0], first.DType, p, info.DType)
 		}
@@ -293,7 +293,7 @@ func (b *builder) add(t *Task) {
 		// The maths saw one tensor; on disk the experts keep the layout that they came in.
 		t.Pieces = nil
 		for i, name := range arch.PiecesFor(t.Name, t.Inputs[0].fused, pieces) {
-			info, _ := t.Inputs[0].Model.Checkpoint.Lookup(pieces[i])
+			info, _ := t.Inputs[0].Model.Lookup(pieces[i])
 			t.Pieces = append(t.Pieces, tensors.Info{Name: name, DType: t.DType, Shape: info.Shape})
 		}
 	}
@@ -350,7 +350,7 @@ func (b *builder) undescribed() error {
 		sort.Strings(left)
 		if m == b.Donor && b.Options.KeepUndescribed {
 			for _, n := range left {
-				info, _ := m.Checkpoint.Lookup(n)
+				info, _ := m.Lookup(n)
 				b.add(&Task{Name: n, Shape: info.Shape, Base: -1, Copy: true, DType: info.DType, D: info.DType, Inputs: []Input{{Model: m, Pieces: []string{n}, DType: info.DType}}})
 			}
 			continue

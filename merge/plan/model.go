@@ -19,6 +19,8 @@ type Model struct {
 	Config     arch.Config
 	RawConfig  []byte // config.json as it is; nil when the model has none
 	Checkpoint *tensors.Checkpoint
+	Adapter    Adapter `json:"-"` // what the reference names after the "+"; nil without one
+	AdapterDir string  `json:",omitempty"`
 }
 
 // Name is how messages call the model: as the recipe writes it.
@@ -26,15 +28,16 @@ func (m *Model) Name() string { return m.Ref.String() }
 
 // resolver finds the directories of model references.
 type resolver struct {
-	recipeDir string
-	hubCache  string
+	recipeDir   string
+	hubCache    string
+	openAdapter OpenAdapter
 }
 
-// find returns the directory or file that a reference means: a path relative to the working directory or to the recipe,
-// or a snapshot in the Hugging Face cache of this machine.
-func (r resolver) find(ref recipe.ModelRef) (string, error) {
-	path := expandHome(ref.Path)
-	if ref.Revision == "" {
+// find returns the directory or file that a part of a reference means: a path relative to the working directory or to the
+// recipe, or a snapshot in the Hugging Face cache of this machine. what says which part, for messages.
+func (r resolver) find(ref recipe.ModelRef, path, revision, what string) (string, error) {
+	path = expandHome(path)
+	if revision == "" {
 		for _, p := range r.candidates(path) {
 			if _, err := os.Stat(p); err == nil {
 				return p, nil
@@ -43,12 +46,15 @@ func (r resolver) find(ref recipe.ModelRef) (string, error) {
 			}
 		}
 	}
-	if dir, ok := cachedSnapshot(r.hubCache, path, ref.Revision); ok {
+	if dir, ok := cachedSnapshot(r.hubCache, path, revision); ok {
 		return dir, nil
 	}
-	hint := "give the path of a checkpoint directory, relative to the working directory or to the recipe"
+	hint := "give the path of a directory, relative to the working directory or to the recipe"
 	if looksLikeHub(path) {
 		hint = "it is no directory here and not in the Hugging Face cache of this machine; download it first (for example with `hf download " + path + "`) or give a directory"
+	}
+	if what == "adapter" {
+		return "", fmt.Errorf("model %s: adapter %s: not found: %s", ref, path, hint)
 	}
 	return "", fmt.Errorf("model %s: not found: %s", ref, hint)
 }
@@ -117,12 +123,9 @@ func hubCaches(first string) []string {
 	return roots
 }
 
-// open opens a model's configuration and headers.
+// open opens a model's configuration and headers, and its adapter's.
 func (r resolver) open(ref recipe.ModelRef) (*Model, error) {
-	if ref.LoraPath != "" {
-		return nil, fmt.Errorf("model %s: this version does not apply adapters inside a recipe; fuse the adapter into its base first and name the result", ref)
-	}
-	dir, err := r.find(ref)
+	dir, err := r.find(ref, ref.Path, ref.Revision, "model")
 	if err != nil {
 		return nil, err
 	}
@@ -148,5 +151,5 @@ func (r resolver) open(ref recipe.ModelRef) (*Model, error) {
 	if m.Checkpoint, err = tensors.Open(dir); err != nil {
 		return nil, fmt.Errorf("model %s: %w", ref, err)
 	}
-	return m, nil
+	return m, r.adapt(m)
 }

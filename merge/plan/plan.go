@@ -18,13 +18,14 @@ type Options struct {
 	Arith              method.Arith
 	RNG                method.RNG
 	Seed               uint64
-	Strict             bool   // warnings about the recipe are errors
-	AllowCrimes        bool   // inputs may have different architectures
-	TruncateVocabulary bool   // narrow vocabulary tensors to the smallest input
-	KeepUndescribed    bool   // copy tensors of the base (or first model) that its architecture's description does not name
-	FuseExperts        bool   // write fused expert tensors even where the inputs have one tensor per expert
-	HubCache           string // where downloaded models are, before the usual places; may be empty
-	Close              bool   // drop the checkpoints' mappings after planning (for callers that only print the plan)
+	Strict             bool        // warnings about the recipe are errors
+	AllowCrimes        bool        // inputs may have different architectures
+	TruncateVocabulary bool        // narrow vocabulary tensors to the smallest input
+	KeepUndescribed    bool        // copy tensors of the base (or first model) that its architecture's description does not name
+	FuseExperts        bool        // write fused expert tensors even where the inputs have one tensor per expert
+	HubCache           string      // where downloaded models are, before the usual places; may be empty
+	OpenAdapter        OpenAdapter `json:"-"` // for references of the form base+adapter; nil: they are refused
+	Close              bool        // drop the checkpoints' mappings after planning (for callers that only print the plan)
 }
 
 // Plan is a recipe made concrete.
@@ -106,6 +107,9 @@ func (p *Plan) Close() {
 	for _, m := range p.Models {
 		if m.Checkpoint != nil {
 			_ = m.Checkpoint.Close()
+		}
+		if m.Adapter != nil {
+			_ = m.Adapter.Close()
 		}
 	}
 }
@@ -228,13 +232,15 @@ func (b *builder) refuseLater() error {
 }
 
 func (b *builder) openModels() error {
-	res := resolver{recipeDir: filepath.Dir(b.Recipe.File), hubCache: b.Options.HubCache}
+	res := resolver{recipeDir: filepath.Dir(b.Recipe.File), hubCache: b.Options.HubCache, openAdapter: b.Options.OpenAdapter}
 	for _, ref := range b.Recipe.References() {
 		m, err := res.open(ref)
+		if m != nil {
+			b.Models = append(b.Models, m) // also after an error, so that it is closed
+		}
 		if err != nil {
 			return b.errorf(ref.Pos, "%s", err)
 		}
-		b.Models = append(b.Models, m)
 	}
 	if len(b.Models) == 0 {
 		return b.errorf(b.Recipe.Pos, "the recipe names no model")
