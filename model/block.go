@@ -102,15 +102,19 @@ func (d *Description) mlp(o Ops, x *Node) *Node {
 // Scores is softmax attention with grouped heads. q: [B,S,Heads,D]; k, v: [B,T,KVHeads,D]; visible: bool [B,S,T], true where a
 // query sees a key; every query must see at least one. The result: [B,S,Heads,D].
 func (d *Description) Scores(q, k, v, visible *Node) *Node {
+	return d.scoresByHead(q, TransposeAllAxes(k, 0, 2, 1, 3), TransposeAllAxes(v, 0, 2, 1, 3), visible)
+}
+
+// scoresByHead is Scores for keys and values that lie head by head: [B,KVHeads,T,D].
+func (d *Description) scoresByHead(q, k, v, visible *Node) *Node {
 	b, s := q.Shape().Dim(0), q.Shape().Dim(1)
-	t := k.Shape().Dim(1)
+	t := k.Shape().Dim(2)
 	kv, group, width := d.KVHeads, d.Heads/d.KVHeads, d.HeadDim
 	dtype := q.DType()
 	// Head j of keys serves the group of query heads j*group ... j*group+group-1: one product for a group, so that keys are
 	// not repeated. Layout [B,KV,group*S,D] x [B,KV,T,D].
 	q = TransposeAllAxes(Reshape(q, b, s, kv, group, width), 0, 2, 3, 1, 4)
 	q = Reshape(q, b, kv, group*s, width)
-	k, v = TransposeAllAxes(k, 0, 2, 1, 3), TransposeAllAxes(v, 0, 2, 1, 3)
 	w := DotGeneral(q, []int{3}, []int{0, 1}, k, []int{3}, []int{0, 1})
 	w = ConvertDType(Reshape(w, b, kv, group, s, t), dtypes.Float32)
 	w = softcap(MulScalar(w, d.Scale), d.AttnSoftcap)

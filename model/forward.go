@@ -21,7 +21,12 @@ type Input struct {
 func (d *Description) check(in Input) (Input, error) {
 	n := in.Rows * in.Length
 	if n <= 0 || len(in.IDs) != n {
-		return in, fmt.Errorf("a batch of %d rows of %d has %d tokens", in.Rows, in.Length, len(in.IDs))
+		return in, badInput("a batch of %d rows of %d has %d tokens", in.Rows, in.Length, len(in.IDs))
+	}
+	for _, list := range [][]int32{in.Positions, in.Segments, in.Types} {
+		if list != nil && len(list) != n {
+			return in, badInput("a batch of %d tokens has positions, segments or types for %d", n, len(list))
+		}
 	}
 	if in.Positions == nil {
 		in.Positions = make([]int32, n)
@@ -40,7 +45,13 @@ func (d *Description) check(in Input) (Input, error) {
 			return in, &VocabularyError{ID: int(id), Vocab: d.Vocab}
 		}
 		if d.LearnedPositions > 0 && int(in.Positions[i]) >= d.LearnedPositions {
-			return in, fmt.Errorf("a text of more than %d tokens does not fit into the model's table of positions; truncate it", d.LearnedPositions)
+			return in, badInput("a text of more than %d tokens does not fit into the model's table of positions; truncate it", d.LearnedPositions)
+		}
+		if in.Positions[i] < 0 {
+			return in, badInput("token %d has the position %d; positions count from 0", i+1, in.Positions[i])
+		}
+		if in.Types != nil && d.TokenTypes > 0 && (in.Types[i] < 0 || int(in.Types[i]) >= d.TokenTypes) {
+			return in, badInput("token %d has the type %d, the model knows types from 0 to %d", i+1, in.Types[i], d.TokenTypes-1)
 		}
 	}
 	return in, nil

@@ -19,10 +19,10 @@ import (
 func backends(t *testing.T) map[string]compute.Backend {
 	t.Helper()
 	list := map[string]compute.Backend{}
-	for _, name := range []string{"gomlx", "xla:cpu"} {
-		b, _, err := backend.Open(name)
+	for _, name := range []string{"go", "xla:cpu"} {
+		b, _, err := backend.OpenModel(name)
 		if err != nil {
-			if name == "gomlx" {
+			if name == "go" {
 				t.Fatal(err)
 			}
 			t.Logf("without %s: %v", name, err)
