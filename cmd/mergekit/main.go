@@ -117,7 +117,7 @@ EXIT STATUS
 	root.PersistentFlags().Bool("json", false, "machine-readable output: one JSON object per line")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newMergeCommand(), newPlanCommand(), newInspectCommand(), newDiffCommand(), newMethodsCommand(),
-		newConvertCommand(), newTokenizeCommand(), newBackendsCommand(), newVersionCommand())
+		newConvertCommand(), newConvertConfigCommand(), newTokenizeCommand(), newBackendsCommand(), newVersionCommand())
 	return root
 }
 

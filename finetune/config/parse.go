@@ -20,12 +20,16 @@ var kind = strictyaml.Kind{Noun: "configuration", Empty: "give at least model.ba
 // Load reads a configuration file. sets are values of the form "a.b=c" that win over the file's; an item of a list is named by its
 // index, as in "data.train[0].weight=2", and the index behind the last one adds an item. All faults come back joined, each an *Error.
 func Load(path string, sets []string) (*Config, error) {
-	data, err := strictyaml.ReadFile(path, kind)
+	data, err := Read(path)
 	if err != nil {
 		return nil, err
 	}
 	return Parse(path, data, sets)
 }
+
+// Read gives the bytes of a configuration file, not more of them than any configuration has. A file that cannot be read is an *Error
+// that wraps the cause.
+func Read(path string) ([]byte, error) { return strictyaml.ReadFile(path, kind) }
 
 // Parse reads a configuration from data. name is the file's, for messages and for the folder to which relative paths may refer.
 func Parse(name string, data []byte, sets []string) (*Config, error) {
