@@ -231,3 +231,63 @@ func (s *SVD) Energy(share float64) int {
 	})
 	return min(k+1, len(s.S))
 }
+
+// Orthonormal replaces the columns of y [m, p], dense and row-major, by an orthonormal basis of their span and returns R,
+// row-major [p, p], with the old y = Q·R. Columns that depend on others may become zero.
+func Orthonormal(y []float32, m, p, threads int) []float64 {
+	r := orthonormalise(y, m, p, passes, threads)
+	out := make([]float64, 0, p*p)
+	for i := range p {
+		for j := range p {
+			out = append(out, r.At(i, j))
+		}
+	}
+	return out
+}
+
+// OfProduct is the truncated decomposition of left [m, k] times right [k, n] without the product, for k below m and n: with
+// left = Q·R and rightᵀ = P·S it is that of R·Sᵀ.
+func OfProduct(left, right Matrix, r, threads int) (*SVD, error) {
+	m, n, k := left.Rows, right.Cols, left.Cols
+	r = min(r, k)
+	if r <= 0 || right.Rows != k {
+		return nil, fmt.Errorf("a decomposition of rank %d of %d by %d times %d by %d", r, m, k, right.Rows, n)
+	}
+	q, p := dense(left), dense(right.T())
+	for _, x := range [][]float32{q, p} {
+		for _, v := range x {
+			if v-v != 0 {
+				return nil, ErrNotFinite
+			}
+		}
+	}
+	rq := mat.NewDense(k, k, Orthonormal(q, m, k, threads))
+	rp := mat.NewDense(k, k, Orthonormal(p, n, k, threads))
+	var small mat.Dense
+	small.Mul(rq, rp.T())
+	var d mat.SVD
+	if !d.Factorize(&small, mat.SVDThin) {
+		return nil, fmt.Errorf("the singular value decomposition of a matrix of %d by %d did not converge", k, k)
+	}
+	var u, v mat.Dense
+	d.UTo(&u)
+	d.VTo(&v)
+	s := &SVD{Rank: r, S: d.Values(nil)[:r], U: make([]float32, m*r), V: make([]float32, n*r), Exact: true}
+	for _, x := range d.Values(nil) {
+		s.Frobenius += x * x
+	}
+	Product(s.U, Of(q, m, k), Of(columns(&u, r), k, r), false, threads)
+	Product(s.V, Of(p, n, k), Of(columns(&v, r), k, r), false, threads)
+	return s, nil
+}
+
+// dense copies a matrix.
+func dense(m Matrix) []float32 {
+	out := make([]float32, 0, m.Rows*m.Cols)
+	for i := range m.Rows {
+		for j := range m.Cols {
+			out = append(out, m.At(i, j))
+		}
+	}
+	return out
+}

@@ -241,3 +241,33 @@ func BenchmarkTruncated(b *testing.B) {
 		})
 	}
 }
+
+// TestOfProduct: the decomposition of a product of factors is that of the product, also where the factors depend on each other.
+func TestOfProduct(t *testing.T) {
+	m, n, k, r := 90, 70, 12, 5
+	l, x := values(m*k, 1), values(k*n, 2)
+	for i := range m {
+		l[i*k+4] = l[i*k]
+	}
+	a := make([]float32, m*n)
+	Product(a, Of(l, m, k), Of(x, k, n), false, 1)
+	want, err := Truncated(Of(a, m, n), r, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := OfProduct(Of(l, m, k), Of(x, k, n), r, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range r {
+		if math.Abs(got.S[i]-want.S[i]) > 1e-5*want.S[0] {
+			t.Errorf("value %d is %v, want %v", i, got.S[i], want.S[i])
+		}
+	}
+	if g, w := residual(a, got, m, n), residual(a, want, m, n); g > w*1.0001+1e-4 {
+		t.Errorf("error %v, want %v", g, w)
+	}
+	if math.Abs(got.Frobenius-want.Frobenius) > 1e-4*want.Frobenius {
+		t.Errorf("norm %v, want %v", got.Frobenius, want.Frobenius)
+	}
+}
