@@ -48,7 +48,7 @@ type Run struct {
 	Seed int64 `yaml:"seed"`
 	// Deterministic asks the compiler for kernels that give the same bits each time, where the default ones do not.
 	Deterministic bool `yaml:"deterministic"`
-	// Backend computes: auto, go, xla:cpu, xla:cuda or the path of a PJRT plugin. The key device is read as this one, with cpu for
+	// Backend is what computes: auto, go, xla:cpu, xla:cuda or the path of a PJRT plugin. The key device is read as this one, with cpu for
 	// xla:cpu and cuda for xla:cuda.
 	Backend string `yaml:"backend"`
 	// Threads of the host; auto is one for each processor.
@@ -150,7 +150,7 @@ type Data struct {
 	Buckets []int `yaml:"buckets,auto"`
 	// Shuffle the rows anew each epoch; false keeps the order of the files.
 	Shuffle bool `yaml:"shuffle"`
-	// OnBadRow is what a row does that cannot be read: error or skip (with a count).
+	// OnBadRow says what happens at a row that cannot be read: error, or skip (with a count).
 	OnBadRow string `yaml:"on_bad_row" oneof:"error|skip"`
 	// Replay mixes rows of another set into the train rows, against forgetting.
 	Replay Replay `yaml:"replay"`
