@@ -37,3 +37,14 @@ func isFile(path string) bool {
 	st, err := os.Stat(path)
 	return err == nil && st.Mode().IsRegular()
 }
+
+// TokenizerFiles lists the files of a model's tokenizer and chat template, by name, for SaveOptions.Copies.
+func TokenizerFiles(dir string) map[string]string {
+	out := map[string]string{}
+	for _, name := range slices.Concat(vocabularyFiles, templateFiles) {
+		if path := filepath.Join(dir, name); isFile(path) {
+			out[name] = path
+		}
+	}
+	return out
+}
