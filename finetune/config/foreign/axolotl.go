@@ -65,8 +65,12 @@ func (c *converter) axolotl() {
 		c.set("data.train_on", map[bool]string{true: "all", false: "auto"}[v])
 	}
 	c.validShare("val_set_size")
-	if v, ok := c.text("chat_template"); ok && v != "tokenizer_default" && v != "jinja" {
-		c.set("data.chat_template", strictyaml.WriteText(v))
+	switch v, ok := c.text("chat_template"); {
+	case !ok || v == "tokenizer_default" || v == "jinja":
+	case v == "chatml":
+		c.set("data.chat_template", v)
+	default:
+		c.drop("chat_template", "the checkpoint's own template is used; data.chat_template names a file with another")
 	}
 	c.asBool("shuffle_merged_datasets", "data.shuffle")
 
