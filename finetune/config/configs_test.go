@@ -51,6 +51,34 @@ func TestShippedConfigs(t *testing.T) {
 	}
 }
 
+// TestDocsSnippets reads the pieces of YAML in the pages: each is a configuration but for its model.
+func TestDocsSnippets(t *testing.T) {
+	files, err := filepath.Glob("../../docs/finetuning/*.md")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	n := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, found := strings.Cut(string(text), "```yaml\n")
+		for found {
+			var snippet string
+			snippet, rest, _ = strings.Cut(rest, "```")
+			n++
+			if _, err := Parse(file, []byte("model: {base: m}\n"+snippet), nil); err != nil {
+				t.Error(err)
+			}
+			_, rest, found = strings.Cut(rest, "```yaml\n")
+		}
+	}
+	if n == 0 {
+		t.Error("no snippet found")
+	}
+}
+
 // countRows counts the rows of a file, and wants each to be an object that no other row equals.
 func countRows(t *testing.T, path string) int {
 	f, err := os.Open(path)

@@ -112,12 +112,25 @@ type entry struct {
 // setting is a value of ours, as it is written.
 type setting struct{ text, comment string }
 
+// Bounds of a configuration. An alias within what it refers to makes a document that has no end.
+const (
+	maxLevels = 32
+	maxValues = 10000
+)
+
 // flatten lists the values below a node. Empty values say nothing and are left out.
 func (c *converter) flatten(x strictyaml.Node, path string) {
 	switch {
+	case strings.Count(path, ".")+strings.Count(path, "[") > maxLevels || len(c.entries) >= maxValues:
+		if len(c.Errs) == 0 {
+			c.Errorf(x, "more than %d levels or %d values; is this a configuration of %s?", maxLevels, maxValues, c.tool.Name)
+		}
 	case x.Kind == yaml.MappingNode || path == "":
 		fields, _ := c.Mapping(x, "a configuration")
 		for _, f := range fields {
+			if len(c.Errs) > 0 {
+				return
+			}
 			at := f.Key
 			if path != "" {
 				at = path + "." + f.Key
@@ -127,6 +140,9 @@ func (c *converter) flatten(x strictyaml.Node, path string) {
 	case x.Kind == yaml.SequenceNode && hasStructure(x):
 		items, _ := c.Items(x, path)
 		for i, item := range items {
+			if len(c.Errs) > 0 {
+				return
+			}
 			c.flatten(item, fmt.Sprintf("%s[%d]", path, i))
 		}
 	case strictyaml.IsNull(x), x.Kind == yaml.SequenceNode && len(x.Content) == 0:

@@ -3,6 +3,7 @@ package foreign
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -181,6 +182,22 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%s %q: %v", test.tool, test.text, err)
 		} else if err.Error() != test.want {
 			t.Errorf("%s %q:\n got %s\nwant %s", test.tool, test.text, err, test.want)
+		}
+	}
+}
+
+// TestHostile has documents that grow.
+func TestHostile(t *testing.T) {
+	bomb := "x0: &x0 {a: 1, b: 1}\n"
+	for i := 1; i < 20; i++ {
+		bomb += fmt.Sprintf("x%d: &x%d {a: *x%d, b: *x%d}\n", i, i, i-1, i-1)
+	}
+	for name, text := range map[string]string{
+		"itself": "base_model: m\na: &a {b: *a}\n", "list": "base_model: m\na: &a [[*a]]\n", "bomb": "base_model: m\n" + bomb,
+		"sets": "base_model: m\ndatasets: [" + strings.Repeat("{path: a},", 50000) + "]\n",
+	} {
+		if _, err := Convert("axolotl", "x.yml", []byte(text), options); err == nil || !strings.Contains(err.Error(), "more than 32 levels or 10000 values") {
+			t.Errorf("%s: %.200s", name, fmt.Sprint(err))
 		}
 	}
 }
