@@ -23,7 +23,7 @@ func TestEveryCodePoint(t *testing.T) {
 		h := sha256.New()
 		x := &run{t: tok}
 		for r := rune(0); r <= utf8.MaxRune; r++ {
-			if !utf8.ValidRune(r) {
+			if !utf8.ValidRune(r) || r >= 0x32400 && r < 0xE0000 || r >= 0xE0200 { // nothing is there
 				continue
 			}
 			s := string(r)

@@ -371,7 +371,10 @@ func parseScore(raw []byte) (float64, bool) {
 		return 0, false
 	}
 	s := number.String()
-	negative := len(s) > 0 && s[0] == '-'
+	if s == "" {
+		return 0, false
+	}
+	negative := s[0] == '-'
 	if negative {
 		s = s[1:]
 	}

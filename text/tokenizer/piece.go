@@ -142,6 +142,15 @@ func (x *run) filter(p *piece, keep func(rune) bool) {
 	if strings.IndexFunc(p.s, func(r rune) bool { return !keep(r) }) < 0 {
 		return
 	}
+	if !x.track {
+		p.s = strings.Map(func(r rune) rune {
+			if keep(r) {
+				return r
+			}
+			return -1
+		}, p.s)
+		return
+	}
 	var list []change
 	removed, skip := 0, 0
 	for _, r := range p.s {
@@ -165,7 +174,8 @@ func (x *run) filter(p *piece, keep func(rune) bool) {
 
 // each replaces every code point by the result of f.
 func (x *run) each(p *piece, f func(rune) rune) {
-	if strings.IndexFunc(p.s, func(r rune) bool { return f(r) != r }) < 0 {
+	if !x.track {
+		p.s = strings.Map(f, p.s)
 		return
 	}
 	list := make([]change, 0, len(p.s))

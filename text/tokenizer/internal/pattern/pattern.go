@@ -72,7 +72,7 @@ func (p *Pattern) Plain() (string, bool) { return p.literal, p.plain && p.litera
 
 // Steps that a search may take: tokenizers' patterns need some dozens for a byte.
 const (
-	stepsForByte = 1000
+	stepsForByte = 500
 	stepsAtLeast = 1_000_000
 )
 
