@@ -20,7 +20,9 @@ func (e *InputError) Error() string {
 	return e.File + ": " + e.Msg
 }
 
-func badInput(format string, args ...any) error { return &InputError{Msg: fmt.Sprintf(format, args...)} }
+func badInput(format string, args ...any) error {
+	return &InputError{Msg: fmt.Sprintf(format, args...)}
+}
 
 // ParseInput reads a batch as JSON: "input_ids", and beside it "attention_mask", "position_ids" and "token_type_ids", all lists
 // of rows of the same shape. Without a mask everything is text; without positions every row counts 0, 1, 2 ... from its first
