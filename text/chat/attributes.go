@@ -45,6 +45,15 @@ func (st *state) method(v any, name string) (any, bool) {
 		if m, ok := listMethods[name]; ok {
 			return m.bind(name, v.tuple()), true
 		}
+	case int64:
+		switch name {
+		case "real", "numerator":
+			return v, true
+		case "imag":
+			return int64(0), true
+		case "denominator":
+			return int64(1), true
+		}
 	case float64:
 		if name == "is_integer" {
 			return &function{"is_integer", func(*state, []any, *Object) (any, error) { return v == math.Trunc(v), nil }}, true
@@ -206,17 +215,11 @@ func (st *state) slice(v, from, to, step any) (any, error) {
 	s, isText := text(v)
 	list, isList := v.([]any)
 	t, isTuple := asTuple(v)
-	if r, ok := v.(rangeValue); ok {
-		items, err := st.iterate(r)
-		if err != nil {
-			return nil, err
-		}
-		list, isList = items, true
-	}
+	r, isRange := v.(rangeValue)
 	if isTuple {
 		list = t
 	}
-	if !isText && !isList && !isTuple {
+	if !isText && !isList && !isTuple && !isRange {
 		return nil, typeErrorf("'%s' object cannot be sliced", typeName(v))
 	}
 	n := len(list)
@@ -226,7 +229,16 @@ func (st *state) slice(v, from, to, step any) (any, error) {
 			return nil, err
 		}
 	}
+	if isRange {
+		n = int(r.length())
+	}
 	start, stop := sliceBounds(bounds[0], bounds[1], by, int64(n))
+	if isRange {
+		if by > maxRange || by < -maxRange {
+			return nil, valueErrorf("slice step %d of a range", by)
+		}
+		return rangeValue{r.from + start*r.step, r.from + stop*r.step, r.step * by}, nil
+	}
 	if by == 1 {
 		stop = max(stop, start)
 		switch {

@@ -128,17 +128,17 @@ func (st *state) execOne(s statement, sc *scope) (control, error) {
 // generation writes the body and notes where it stands. Inside a macro its place is where the macro's text will be printed,
 // which Render checks afterwards.
 func (st *state) generation(s *generationBlock, sc *scope) error {
-	text, err := st.capture(func() error {
-		_, err := st.exec(s.body, sc.child())
-		return err
-	})
-	if err != nil {
+	start := st.out.Len()
+	if _, err := st.exec(s.body, sc.child()); err != nil {
 		return err
 	}
-	start := st.root.Len()
+	text := st.out.String()[start:]
+	if st.out != st.root {
+		start = st.root.Len()
+	}
 	st.spans = append(st.spans, Span{start, start + len(text)})
 	st.texts = append(st.texts, text)
-	return st.write(text)
+	return nil
 }
 
 func (st *state) callBlock(s *callBlock, sc *scope) error {

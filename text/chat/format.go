@@ -282,6 +282,9 @@ func (f spec) number(n any) (string, error) {
 	if !isFloat && strings.IndexByte("eEfFgG%", f.verb) >= 0 && f.verb != 0 {
 		x, isFloat = asFloat(n), true
 	}
+	if isFloat && f.verb != 0 && strings.IndexByte("eEfFgGn%", f.verb) < 0 {
+		return "", valueErrorf("unknown format code '%c' for a float", f.verb)
+	}
 	if isFloat {
 		negative = math.Signbit(x) && !math.IsNaN(x)
 		body = f.float(math.Abs(x))

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"math"
 	"math/big"
 	"strconv"
 	"strings"
@@ -345,8 +346,8 @@ func (l *lexer) number(s string) (int, error) {
 	}
 	if float {
 		f, err := strconv.ParseFloat(strings.ReplaceAll(s[:n], "_", ""), 64)
-		if err != nil {
-			return 0, syntaxErrorf(l.line, "number %.40s is out of range", s[:n])
+		if err != nil && !math.IsInf(f, 0) { // 1e400 is infinite in Python too
+			return 0, syntaxErrorf(l.line, "malformed number %.40s", s[:n])
 		}
 		l.emit(token{kind: tokenFloat, value: f})
 		return n, nil

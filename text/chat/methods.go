@@ -70,21 +70,73 @@ func capitalize(s string) string {
 
 // titleCase is str.title: a letter after what is no letter is upper case, others are lower case.
 func titleCase(s string) string {
+	return mapCase(s, func(r rune, cased bool) string {
+		if cased {
+			return lower(string(r))
+		}
+		return title(string(r))
+	})
+}
+
+func swapCase(s string) string {
+	return mapCase(s, func(r rune, _ bool) string {
+		if unicode.IsUpper(r) {
+			return lower(string(r))
+		}
+		return upper(string(r))
+	})
+}
+
+// mapCase maps cased letters one by one; a sigma that ends a word becomes final, as in str.lower.
+func mapCase(s string, f func(r rune, cased bool) string) string {
 	var b strings.Builder
 	cased := false
-	for _, r := range s {
-		is := unicode.IsUpper(r) || unicode.IsLower(r) || unicode.IsTitle(r)
-		switch {
-		case is && !cased:
-			b.WriteString(title(string(r)))
-		case is:
-			b.WriteString(lower(string(r)))
-		default:
+	for i, r := range s {
+		if !isCased(r) {
 			b.WriteRune(r)
+			cased = false
+			continue
 		}
-		cased = is
+		to := f(r, cased)
+		if to == "σ" && cased {
+			if next, _ := utf8.DecodeRuneInString(s[i+utf8.RuneLen(r):]); !isCased(next) {
+				to = "ς"
+			}
+		}
+		b.WriteString(to)
+		cased = true
 	}
 	return b.String()
+}
+
+func isCased(r rune) bool { return unicode.IsUpper(r) || unicode.IsLower(r) || unicode.IsTitle(r) }
+
+// expandTabs is str.expandtabs.
+func (st *state) expandTabs(s string, size int) (any, error) {
+	if size > 1000 {
+		return nil, valueErrorf("tabs of %d", size)
+	}
+	if err := st.grow(len(s) + strings.Count(s, "\t")*max(size, 0)); err != nil {
+		return nil, err
+	}
+	var b strings.Builder
+	column := 0
+	for _, r := range s {
+		switch r {
+		case '\t':
+			if size > 0 {
+				n := size - column%size
+				b.WriteString(strings.Repeat(" ", n))
+				column += n
+			}
+			continue
+		case '\n', '\r':
+			column = -1
+		}
+		b.WriteRune(r)
+		column++
+	}
+	return b.String(), nil
 }
 
 // strip is str.strip and its kin; chars may be absent or nil for blanks.
@@ -415,17 +467,7 @@ func init() {
 		"lower":      caseMethod(lower),
 		"title":      caseMethod(titleCase),
 		"upper":      caseMethod(upper),
-		"swapcase": caseMethod(func(s string) string {
-			var b strings.Builder
-			for _, r := range s {
-				if unicode.IsUpper(r) {
-					b.WriteString(lower(string(r)))
-				} else {
-					b.WriteString(upper(string(r)))
-				}
-			}
-			return b.String()
-		}),
+		"swapcase":   caseMethod(swapCase),
 		"center":     padding("center"),
 		"ljust":      padding("ljust"),
 		"rjust":      padding("rjust"),
@@ -519,6 +561,13 @@ func init() {
 				}
 			}
 			return joinFilter(st, items, []any{s, absent{}})
+		}},
+		"expandtabs": {params: []string{"tabsize"}, call: func(st *state, s string, a []any) (any, error) {
+			size, err := intArg("expandtabs", a[0], 8)
+			if err != nil {
+				return nil, err
+			}
+			return st.expandTabs(s, size)
 		}},
 		"format": {free: func(st *state, s string, args []any, named *Object) (any, error) { return st.format(s, args, named) }},
 	}
