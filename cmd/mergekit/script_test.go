@@ -36,13 +36,19 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("MODELS", models)
 			e.Setenv("CASES", cases)
+			e.Setenv("XLA", xlaPlugin()) // scripts have no home, where it is looked for
+			e.Setenv("FORWARD", filepath.Join(filepath.Dir(models), "forward"))
+			e.Setenv("TRAIN", filepath.Join(filepath.Dir(models), "train"))
 			return nil
 		},
+		Condition: conditionXLA,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"truncate":    truncateCommand,
 			"status":      statusCommand,
 			"safetensors": safetensorsCommand,
 			"subst":       substCommand,
+
+			"logits-golden": logitsGoldenCommand,
 		},
 	})
 }
