@@ -3,6 +3,7 @@ package chat
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 )
 
 // Kinds of Error, named after the Python exception that Jinja2 ends with in the same place.
@@ -60,7 +61,11 @@ func at(err error, line int) error {
 type LookupError struct {
 	Path    string
 	Message string
+	absent  bool
 }
 
 // Error implements error.
 func (e *LookupError) Error() string { return e.Path + ": " + e.Message }
+
+// Is makes errors.Is(err, fs.ErrNotExist) say that there is no template, as opposed to one that cannot be used.
+func (e *LookupError) Is(target error) bool { return e.absent && target == fs.ErrNotExist }

@@ -63,7 +63,7 @@ func Find(dir, override string) (*Template, error) {
 	}
 	if len(named) == 0 {
 		return nil, &LookupError{dir, fmt.Sprintf("no chat template: neither %s nor a chat_template in %s; name one (a file, or %s)",
-			templateFile, configFile, strings.Join(Builtin(), ", "))}
+			templateFile, configFile, strings.Join(Builtin(), ", ")), true}
 	}
 	return choose(path, named)
 }
@@ -77,7 +77,7 @@ func findOverride(override string) (*Template, error) {
 	}
 	source, err := readLimited(override, maxTemplateBytes)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &LookupError{override, fmt.Sprintf("no such chat template; it is neither a file nor one of %s", strings.Join(Builtin(), ", "))}
+		return nil, &LookupError{override, fmt.Sprintf("no such chat template; it is neither a file nor one of %s", strings.Join(Builtin(), ", ")), true}
 	}
 	if err != nil {
 		return nil, err
@@ -117,11 +117,11 @@ func readConfig(path string, named map[string]string) error {
 	}
 	v, err := ParseJSON([]byte(text))
 	if err != nil {
-		return &LookupError{path, err.Error()}
+		return &LookupError{path, err.Error(), false}
 	}
 	config, ok := v.(*Object)
 	if !ok {
-		return &LookupError{path, "not a JSON object"}
+		return &LookupError{path, "not a JSON object", false}
 	}
 	v, _ = config.Get("chat_template")
 	switch v := v.(type) {
@@ -132,14 +132,14 @@ func readConfig(path string, named map[string]string) error {
 		for i, item := range v {
 			o, _ := item.(*Object)
 			if o == nil {
-				return &LookupError{path, fmt.Sprintf("chat_template %d is no object with name and template", i)}
+				return &LookupError{path, fmt.Sprintf("chat_template %d is no object with name and template", i), false}
 			}
 			name, _ := o.Get("name")
 			source, _ := o.Get("template")
 			n, okName := name.(string)
 			s, okSource := source.(string)
 			if !okName || !okSource {
-				return &LookupError{path, fmt.Sprintf("chat_template %d is no object with name and template", i)}
+				return &LookupError{path, fmt.Sprintf("chat_template %d is no object with name and template", i), false}
 			}
 			named[n] = s
 		}
@@ -147,12 +147,12 @@ func readConfig(path string, named map[string]string) error {
 		for _, n := range v.Keys() {
 			if s, _ := v.Get(n); s != nil {
 				if named[n], ok = s.(string); !ok {
-					return &LookupError{path, fmt.Sprintf("chat_template %q is no string", n)}
+					return &LookupError{path, fmt.Sprintf("chat_template %q is no string", n), false}
 				}
 			}
 		}
 	default:
-		return &LookupError{path, "chat_template is neither a string nor a list"}
+		return &LookupError{path, "chat_template is neither a string nor a list", false}
 	}
 	return nil
 }
@@ -167,7 +167,7 @@ func choose(path string, named map[string]string) (*Template, error) {
 		}
 		slices.Sort(names)
 		if len(names) != 1 {
-			return nil, &LookupError{path, fmt.Sprintf("no chat template is named \"default\", only %s; write the one to use into a file and name that", strings.Join(names, ", "))}
+			return nil, &LookupError{path, fmt.Sprintf("no chat template is named \"default\", only %s; write the one to use into a file and name that", strings.Join(names, ", ")), false}
 		}
 		source = named[names[0]]
 	}
@@ -191,14 +191,14 @@ func readLimited(path string, limit int64) (string, error) {
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return "", &LookupError{path, "a directory, not a chat template"}
+		return "", &LookupError{path, "a directory, not a chat template", false}
 	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return "", err
 	}
 	if int64(len(data)) > limit {
-		return "", &LookupError{path, fmt.Sprintf("more than %d bytes", limit)}
+		return "", &LookupError{path, fmt.Sprintf("more than %d bytes", limit), false}
 	}
 	return string(data), nil
 }

@@ -2,6 +2,7 @@ package chat
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,6 +74,9 @@ func TestFind(t *testing.T) {
 				var syntax *Error
 				if !errors.As(err, &lookup) && !errors.As(err, &syntax) {
 					t.Errorf("untyped error %T", err)
+				}
+				if absent := strings.Contains(test.problem, "no chat template: neither") || strings.Contains(test.problem, "no such"); errors.Is(err, fs.ErrNotExist) != absent {
+					t.Errorf("a template that does not exist: %v", !absent)
 				}
 				return
 			}
