@@ -425,11 +425,25 @@ func (x *extraction) module(p modulePair, threads int) error {
 	x.mu.Lock()
 	x.kept, x.total, x.residual = x.kept+kept, x.total+s.Frobenius, x.residual+left
 	x.mu.Unlock()
-	x.add(r, map[string]Tensor{
+	list := map[string]Tensor{
 		prefix + p.Path + endOfA: {[]int{r.Rank, p.In}, a},
 		prefix + p.Path + endOfB: {[]int{p.Out, r.Rank}, b},
-	})
+	}
+	if head, ok := x.tiedTo(p.Module); ok {
+		list[prefix+head.Path+endA], list[prefix+head.Path+endB] = turned(list[prefix+p.Path+endOfB]), turned(list[prefix+p.Path+endOfA])
+	}
+	x.add(r, list)
 	return nil
+}
+
+// tiedTo finds the output head that shares an embedding's matrix. peft saves what changes the two under both names.
+func (x *extraction) tiedTo(m Module) (Module, bool) {
+	for _, h := range x.tuned.modules {
+		if h.Tied && h.Weight == m.Weight && m.Kind == Embedding {
+			return h, true
+		}
+	}
+	return Module{}, false
 }
 
 // difference is tuned - base, and the base's norm.
@@ -469,6 +483,9 @@ func (x *extraction) saveWhole(p modulePair, v tensors.View) error {
 		if tensorsOf[prefix+p.Path+endBias], err = decode(b); err != nil {
 			return err
 		}
+	}
+	if head, ok := x.tiedTo(p.Module); ok {
+		tensorsOf[prefix+head.Path+endWeight] = t
 	}
 	r := ModuleReport{Module: p.Path, What: "whole", Energy: 1}
 	if p.base.Path != "" && slices.Equal(p.Shape, p.base.Shape) {
@@ -560,9 +577,9 @@ func (x *extraction) configure() error {
 			c.FanInFanOut = c.FanInFanOut || p.Kind == Conv1D
 		case "whole":
 			c.ModulesToSave = append(c.ModulesToSave, p.Path)
-			if p.Kind == Embedding && x.tied() {
-				c.EnsureWeightTying = true
-			}
+		}
+		if _, ok := x.tiedTo(p.Module); ok && r.What != "skipped" {
+			c.EnsureWeightTying = true
 		}
 		if p.base.Path == "" && slices.Contains(headTasks["SEQ_CLS"], p.Path) {
 			c.TaskType = "SEQ_CLS"
@@ -602,10 +619,6 @@ func (x *extraction) configure() error {
 		x.report.Energy, x.report.Error = Float(x.kept/x.total), Float(math.Sqrt(x.residual/x.total))
 	}
 	return c.Check()
-}
-
-func (x *extraction) tied() bool {
-	return slices.ContainsFunc(x.tuned.modules, func(m Module) bool { return m.Tied })
 }
 
 // common is the rank that most modules have, the larger of equals.

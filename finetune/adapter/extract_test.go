@@ -141,7 +141,7 @@ func TestExtractEverything(t *testing.T) {
 	}{
 		{"models/base", "models/ft1", Save, Refuse}, {"models/base", "models/ft2", Low, Refuse}, {"models/qwen", "models/qwen-ft1", Save, Refuse},
 		{"models/gpt2", "models/gpt2-ft1", Save, Refuse}, {"models/bert", "models/bert-ft1", Low, Refuse}, {"models/tied", "models/tied-ft1", Save, Refuse},
-		{"models/tied", "models/tied-ft1", Low, Keep},
+		{"models/tied", "models/tied-ft1", Low, Refuse},
 	} {
 		t.Run(c.tuned+" "+c.embeddings, func(t *testing.T) {
 			base, tuned := filepath.Join(golden, c.base), filepath.Join(golden, c.tuned)

@@ -22,6 +22,7 @@ type Adapter struct {
 	Warnings []string
 
 	views map[string]tensors.View // tensors that were left in the file
+	names map[string]string       // in the file, by key
 	file  *tensors.Checkpoint
 }
 
@@ -47,7 +48,7 @@ func Open(dir string) (*Adapter, error) {
 // OpenMapped is Open that leaves whole matrices (modules_to_save) in the mapped file: what they do to a base can be computed
 // from there. The caller closes the adapter.
 func OpenMapped(dir string) (*Adapter, error) {
-	a := &Adapter{Dir: dir, Tensors: map[string]Tensor{}, views: map[string]tensors.View{}}
+	a := &Adapter{Dir: dir, Tensors: map[string]Tensor{}, views: map[string]tensors.View{}, names: map[string]string{}}
 	var err error
 	if a.Config, a.Warnings, err = ReadConfig(dir); err != nil {
 		return nil, err
@@ -82,17 +83,22 @@ func missingWeights(dir string, cause error) error {
 
 // take reads one tensor of the file.
 func (a *Adapter) take(name string) error {
+	if strings.Contains(name, ".original_module.") {
+		return nil // the base's own matrix, which peft adds where the vocabulary was resized
+	}
 	v, err := a.file.View(name)
 	if err != nil {
 		return err
 	}
 	key := diskKey(name)
-	if _, twice := a.Tensors[key]; twice {
-		return &Error{File: filepath.Join(a.Dir, WeightsName), Where: name, Msg: "is there under two names", Hint: "the file holds several adapters; save one of them"}
+	if first, twice := a.names[key]; twice {
+		// Beside a resized matrix under its own name peft writes the same once more as that of modules_to_save.
+		if w, err := a.file.View(first); err == nil && w.DType == v.DType && slices.Equal(w.Shape, v.Shape) && string(w.Data) == string(v.Data) {
+			return nil
+		}
+		return &Error{File: filepath.Join(a.Dir, WeightsName), Where: name, Msg: "is there twice, with other values as " + first, Hint: "the file holds several adapters; save one of them"}
 	}
-	if _, twice := a.views[key]; twice {
-		return &Error{File: filepath.Join(a.Dir, WeightsName), Where: name, Msg: "is there under two names", Hint: "the file holds several adapters; save one of them"}
-	}
+	a.names[key] = name
 	if !v.DType.IsFloat() {
 		return &Error{File: filepath.Join(a.Dir, WeightsName), Where: name, Msg: fmt.Sprintf("has dtype %s; adapters hold floating-point numbers", v.DType)}
 	}

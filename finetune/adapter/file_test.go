@@ -148,6 +148,29 @@ func TestDiskKey(t *testing.T) {
 	}
 }
 
+// TestOpenResized: where the vocabulary was resized peft writes a matrix up to three times.
+func TestOpenResized(t *testing.T) {
+	const at = "base_model.model.lm_head."
+	write := func(last string) string {
+		dir := t.TempDir()
+		file := tensorFile(map[string][]int{at + "weight": {2, 1}, at + "modules_to_save.weight": {2, 1}, at + "original_module.weight": {2, 1}})
+		copy(file[len(file)-4:], last)
+		for n, b := range map[string][]byte{ConfigName: []byte("{}"), WeightsName: file} {
+			if err := os.WriteFile(filepath.Join(dir, n), b, 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+	a, err := Open(write("\x00\x00\x00\x00"))
+	if err != nil || fmt.Sprint(a.Keys()) != "["+at+"weight]" {
+		t.Fatalf("%v", err)
+	}
+	if _, err := Open(write("\x00\x00\x80\x3f")); err == nil || !strings.Contains(err.Error(), "is there twice") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	write := func(files map[string]string) string {
 		dir := t.TempDir()
