@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/merge"
 	"github.com/mergekit/mergekit/merge/method"
 	"github.com/mergekit/mergekit/merge/recipe"
@@ -83,11 +84,12 @@ func statusOf(ctx context.Context, err error) int {
 		values *stream.NonFiniteError
 		value  *method.ValueError
 		usage  usageError
+		lora   *adapter.Error
 	)
 	switch {
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &bad), errors.As(err, &syntax), errors.As(err, &format), errors.As(err, &values), errors.As(err, &value), errors.As(err, &usage):
+	case errors.As(err, &bad), errors.As(err, &syntax), errors.As(err, &format), errors.As(err, &values), errors.As(err, &value), errors.As(err, &usage), errors.As(err, &lora):
 		return exitBadInput
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"), strings.HasPrefix(err.Error(), "unknown shorthand"):
 		return exitBadInput
