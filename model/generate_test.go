@@ -2,6 +2,9 @@ package model_test
 
 import (
 	"context"
+	"errors"
+	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -112,6 +115,178 @@ func TestGenerateGreedy(t *testing.T) {
 					t.Errorf("stats %+v", stats)
 				}
 			})
+		}
+	}
+}
+
+// withConfig copies a golden model with changes to its config.json: pairs of an old text and a new one.
+func withConfig(t *testing.T, name string, changes ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	copyFile(t, filepath.Join(goldenForward, name, "model.safetensors"), filepath.Join(dir, "model.safetensors"))
+	data, err := os.ReadFile(filepath.Join(goldenForward, name, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(data)
+	for i := 0; i < len(changes); i += 2 {
+		if !strings.Contains(text, changes[i]) {
+			t.Fatalf("%s: config.json has no %q", name, changes[i])
+		}
+		text = strings.ReplaceAll(text, changes[i], changes[i+1])
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestGenerateInPieces reads a prompt that takes several pieces, and outgrows the memory that was made at first.
+func TestGenerateInPieces(t *testing.T) {
+	const n = 100
+	for _, b := range backends(t) {
+		m := load(t, b, filepath.Join(goldenForward, "mistral-window"), model.Options{})
+		long := make([]int32, 1000)
+		for i := range long {
+			long[i] = int32((i*i + 3*i) % m.D.Vocab)
+		}
+		list := [][]int32{long[:950], long[300:330]}
+		got, _, err := m.Generate(context.Background(), list, model.GenerateOptions{MaxTokens: n, EOS: []int{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkGreedy(t, m, list, got, n)
+	}
+}
+
+// TestGenerateLongRope lets a text grow beyond the length on which its rotary table was trained: from there on every token is
+// read with the long factors, as a full pass over the text has it.
+func TestGenerateLongRope(t *testing.T) {
+	dir := withConfig(t, "phi3", `"rope_type": "default"`, `"rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1.5, 3, 8, 20]`,
+		`"original_max_position_embeddings": 4096`, `"original_max_position_embeddings": 24`)
+	m := load(t, backends(t)["go"], dir, model.Options{})
+	prompt := prompts(m.D.Vocab)[1] // of 19 tokens
+	const n = 10
+	got, _, err := m.Generate(context.Background(), [][]int32{prompt}, model.GenerateOptions{MaxTokens: n, EOS: []int{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := slices.Concat(prompt, got[0].IDs)
+	for k := len(prompt); k < len(text); k++ {
+		best := forwardArgmax(t, m, [][]int32{text[:k]})[0]
+		if best[k-1] != text[k] {
+			t.Errorf("after %d tokens: token %d, a full pass says %d", k, text[k], best[k-1])
+		}
+	}
+}
+
+func TestGenerateEnds(t *testing.T) {
+	b := backends(t)["go"]
+	m := load(t, b, goldenForward+"gpt2", model.Options{})
+	ctx := context.Background()
+	// The table of positions has 128 rows.
+	long := make([]int32, 120)
+	got, _, err := m.Generate(ctx, [][]int32{long, long[:5]}, model.GenerateOptions{MaxTokens: 20, EOS: []int{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got[0].IDs) != 8 || got[0].Reason != model.OutOfTable || len(got[1].IDs) != 20 || got[1].Reason != model.OutOfRoom {
+		t.Errorf("%+v", got)
+	}
+	// Ending tokens and a caller that has enough end one text and leave the other.
+	free := got[1].IDs
+	stop := func(text int, id int32) bool { return text == 0 && id == got[0].IDs[2] }
+	ended, _, err := m.Generate(ctx, [][]int32{long, long[:5]}, model.GenerateOptions{MaxTokens: 20, EOS: []int{int(free[4])}, Token: stop})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := slices.Index(free, free[4])
+	if ended[1].Reason != model.EndOfText || !slices.Equal(ended[1].IDs, free[:first]) {
+		t.Errorf("ending token %d: %+v, without: %v", free[4], ended[1], free)
+	}
+	if ended[0].Reason == model.OutOfRoom || len(ended[0].IDs) > 3 {
+		t.Errorf("the caller stopped it, or it ended: %+v", ended[0])
+	}
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, _, err := m.Generate(cancelled, [][]int32{long}, model.GenerateOptions{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestGenerateErrors(t *testing.T) {
+	b := backends(t)["go"]
+	for _, c := range []struct {
+		model  string
+		prompt []int32
+		o      model.GenerateOptions
+		want   string
+	}{
+		{"bert", []int32{1}, model.GenerateOptions{}, "BertModel has no language-model head"},
+		{"llama-reward", []int32{1}, model.GenerateOptions{}, "LlamaForSequenceClassification has no language-model head"},
+		{"gpt2", nil, model.GenerateOptions{First: 2}, "prompt 3 has no token"},
+		{"gpt2", make([]int32, 128), model.GenerateOptions{}, "table of positions has 128 rows"},
+		{"gpt2", []int32{96}, model.GenerateOptions{}, "token id 96 is outside"},
+		{"gpt2", []int32{1}, model.GenerateOptions{Sampling: model.Sampling{Temperature: -1}}, "temperature -1"},
+		{"gpt2", []int32{1}, model.GenerateOptions{Sampling: model.Sampling{TopP: 2}}, "top-p 2"},
+		{"gpt2", []int32{1}, model.GenerateOptions{Sampling: model.Sampling{TopK: -2}}, "top-k -2"},
+		{"gpt2", []int32{1}, model.GenerateOptions{Sampling: model.Sampling{RepetitionPenalty: math.NaN()}}, "repetition penalty NaN"},
+	} {
+		m := load(t, b, filepath.Join(goldenForward, c.model), model.Options{})
+		_, _, err := m.Generate(context.Background(), [][]int32{c.prompt}, c.o)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want %q", c.model, err, c.want)
+		}
+	}
+	look := load(t, b, withConfig(t, "gemma3", `"use_bidirectional_attention": false`, `"use_bidirectional_attention": true`), model.Options{})
+	if _, _, err := look.Generate(context.Background(), [][]int32{{1}}, model.GenerateOptions{}); err == nil || !strings.Contains(err.Error(), "looks ahead") {
+		t.Errorf("attention in both directions: %v", err)
+	}
+}
+
+// TestChoose has what transformers' logits processors leave: repetition penalty, temperature, top-k, top-p, in this order.
+func TestChoose(t *testing.T) {
+	logits := []float32{1, 3, 2, -1, 0}
+	draw := func(s model.Sampling, said ...int32) map[int32]float64 {
+		share := map[int32]float64{}
+		const n = 20000
+		for i := range uint64(n) {
+			share[s.Choose(slices.Clone(logits), said, i%7, i)] += 1.0 / n
+		}
+		return share
+	}
+	softmax := func(keep ...int32) map[int32]float64 {
+		want, sum := map[int32]float64{}, 0.0
+		for _, id := range keep {
+			want[id] = math.Exp(float64(logits[id]))
+			sum += want[id]
+		}
+		for id := range want {
+			want[id] /= sum
+		}
+		return want
+	}
+	for _, c := range []struct {
+		name string
+		s    model.Sampling
+		said []int32
+		want map[int32]float64
+	}{
+		{"all", model.Sampling{Temperature: 1}, nil, softmax(0, 1, 2, 3, 4)},
+		{"top-k", model.Sampling{Temperature: 1, TopK: 2}, nil, softmax(1, 2)},
+		// Probabilities .6305, .2320, .0853, .0314, .0116 ... (sorted): 0.7 needs two.
+		{"top-p", model.Sampling{Temperature: 1, TopP: 0.7}, nil, softmax(1, 2)},
+		{"top-p of the best alone", model.Sampling{Temperature: 1, TopP: 0.01}, nil, softmax(1)},
+		{"top-k, then top-p of what it left", model.Sampling{Temperature: 1, TopK: 3, TopP: 0.7}, nil, softmax(1, 2)},
+		{"greedy", model.Sampling{}, nil, softmax(1)},
+		{"repeated", model.Sampling{RepetitionPenalty: 2}, []int32{1, 1, 3}, softmax(2)},
+		{"cold", model.Sampling{Temperature: 0.01}, nil, softmax(1)},
+	} {
+		got := draw(c.s, c.said...)
+		for id := range int32(len(logits)) {
+			if math.Abs(got[id]-c.want[id]) > 0.015 {
+				t.Errorf("%s: token %d has share %.3f, want %.3f", c.name, id, got[id], c.want[id])
+			}
 		}
 	}
 }
