@@ -106,3 +106,6 @@ func (w *Watcher) Stop() (anonymous, resident int64) {
 	defer w.mu.Unlock()
 	return w.anon, w.rss
 }
+
+// Peak returns the largest resident memory of the process so far in bytes, 0 where the system does not tell.
+func Peak() int64 { return field("/proc/self/status", "VmHWM:") }
