@@ -73,7 +73,7 @@ func (g *Gradients) Free() { free(g.Sums...) }
 func (m *Model) ChunkRows(targets, asked int) int {
 	c := asked
 	if c <= 0 {
-		const logits = 128 << 20 // bytes of one chunk's logits
+		const logits = 48 << 20 // bytes of one chunk's logits
 		c = min(max(logits/(4*m.D.Vocab), 128), 4096)
 	}
 	// Full batches are split evenly, so that the last chunk is not mostly padding.

@@ -25,6 +25,13 @@ type Options struct {
 	// bits.
 	Compute dtypes.DType
 	Overlay *Overlay
+	// Replace holds tensors, by full name, that take the place of the checkpoint's without being part of the overlay.
+	Replace map[string]Tensor
+	// Share lends its executables: the same model on another device of the same backend need not be compiled again.
+	Share *Model
+	// Widen keeps weights that are stored in 16 bits in float32 on the device: twice the memory, and no conversion in every pass,
+	// which is most of the time of a pass over few tokens.
+	Widen bool
 	// Compiling is told what is being compiled and for which shape, before and after (done). It may be nil.
 	Compiling func(what string, done bool)
 	// Ahead is called beside the loading of the weights, to compile what will be needed. It may be nil.
@@ -49,8 +56,14 @@ type Model struct {
 	flat       map[*stage]*Vector
 	compiling  func(string, bool)
 
-	mu    sync.Mutex
-	execs map[string]*Exec
+	execs *execCache
+}
+
+// execCache holds executables by role and signature. Copies of a model on several devices share one.
+type execCache struct {
+	mu   sync.Mutex
+	list map[string]*Exec
+	uses int
 }
 
 // Vector is a packed vector on the device.
@@ -86,7 +99,11 @@ func Load(ctx context.Context, dir string, o Options) (*Model, error) {
 // LoadFrom is Load for a description and a checkpoint that are open already.
 func LoadFrom(ctx context.Context, d *Description, ckpt *tensors.Checkpoint, o Options) (*Model, error) {
 	m := &Model{D: d, Backend: o.Backend, Device: o.Device, Compute: o.Compute, compiling: o.Compiling,
-		base: map[*stage][]*gt.Tensor{}, baseShapes: map[*stage][]shapes.Shape{}, flat: map[*stage]*Vector{}, execs: map[string]*Exec{}}
+		base: map[*stage][]*gt.Tensor{}, baseShapes: map[*stage][]shapes.Shape{}, flat: map[*stage]*Vector{}}
+	if m.execs = (&execCache{list: map[string]*Exec{}}); o.Share != nil {
+		m.execs = o.Share.execs
+	}
+	m.execs.uses++
 	src := &source{ckpt, d}
 	if m.Compute == dtypes.InvalidDType {
 		m.Compute = dtypes.Float32
@@ -95,12 +112,13 @@ func LoadFrom(ctx context.Context, d *Description, ckpt *tensors.Checkpoint, o O
 		}
 	}
 	m.layout(o.Overlay)
-	keep := !slowConversions(o.Backend)
+	keep := !slowConversions(o.Backend) && !o.Widen
 	for _, s := range m.stages() {
 		for _, t := range s.base {
 			info, ok := src.find(s.prefix + t.Name)
 			dtype := storage[info.DType]
-			if !ok || dtype == dtypes.InvalidDType || !keep {
+			_, other := o.Replace[s.prefix+t.Name]
+			if !ok || dtype == dtypes.InvalidDType || !keep || other {
 				dtype = dtypes.Float32
 			}
 			m.baseShapes[s] = append(m.baseShapes[s], shapes.Make(dtype, t.Shape...))
@@ -121,7 +139,13 @@ func LoadFrom(ctx context.Context, d *Description, ckpt *tensors.Checkpoint, o O
 				m.base[s] = append(m.base[s], v)
 				continue
 			}
-			v, err := src.upload(o.Backend, o.Device, name, t.Shape, keep)
+			var v *gt.Tensor
+			var err error
+			if r, ok := o.Replace[name]; ok {
+				v, err = m.Put(r.Data, t.Shape...)
+			} else {
+				v, err = src.upload(o.Backend, o.Device, name, t.Shape, keep)
+			}
 			if err != nil {
 				m.Close()
 				return nil, err
@@ -344,12 +368,15 @@ func (m *Model) Close() {
 			_ = v.Value.FinalizeAll()
 		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, e := range m.execs {
+	m.execs.mu.Lock()
+	defer m.execs.mu.Unlock()
+	if m.execs.uses--; m.execs.uses > 0 {
+		return
+	}
+	for _, e := range m.execs.list {
 		e.Finalize()
 	}
-	m.execs = map[string]*Exec{}
+	m.execs.list = map[string]*Exec{}
 }
 
 // graphOf builds the part of a stage's graph that follows its tensors.
@@ -358,9 +385,9 @@ type graphOf func(o *ops, in []*Node) []*Node
 // exec returns the executable of a role for a stage. Stages that look alike share it.
 func (m *Model) exec(role string, s *stage, build graphOf) (*Exec, error) {
 	key := role + "|" + s.signature()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if e, ok := m.execs[key]; ok {
+	m.execs.mu.Lock()
+	defer m.execs.mu.Unlock()
+	if e, ok := m.execs.list[key]; ok {
 		return e, nil
 	}
 	nBase, flatInputs := len(s.base), 0
@@ -378,7 +405,7 @@ func (m *Model) exec(role string, s *stage, build graphOf) (*Exec, error) {
 		return nil, err
 	}
 	e.WithName(role).SetMaxCache(-1)
-	m.execs[key] = e
+	m.execs.list[key] = e
 	return e, nil
 }
 

@@ -150,6 +150,56 @@ func (s *source) upload(b compute.Backend, device compute.DeviceNum, name string
 	return t, nil
 }
 
+// Find returns the tensor of a checkpoint that the model's class calls name: files of the same model differ in prefixes.
+func (d *Description) Find(ckpt *tensors.Checkpoint, name string) (tensors.Info, bool) {
+	s := &source{ckpt, d}
+	return s.find(name)
+}
+
+// Shapes returns the shape of every tensor of the model, by full name, a tied head not beside its embedding.
+func (d *Description) Shapes() map[string][]int {
+	out := map[string][]int{}
+	for _, t := range append(d.StemTensors(), d.HeadTensors()...) {
+		out[t.Name] = t.Shape
+	}
+	for i := range d.Layers {
+		for _, t := range d.BlockTensors() {
+			out[d.LayerName(i, t.Name)] = t.Shape
+		}
+	}
+	return out
+}
+
+// Weights reads tensors of a checkpoint into memory, float32, under the names of the model's class. want chooses by name; nil
+// reads all. A tied head is not read beside the embedding.
+func (d *Description) Weights(ckpt *tensors.Checkpoint, want func(name string) bool) (map[string]Tensor, error) {
+	s := &source{ckpt, d}
+	out := map[string]Tensor{}
+	read := func(prefix string, list []TensorSpec) error {
+		for _, t := range list {
+			name := prefix + t.Name
+			if _, done := out[name]; done || (want != nil && !want(name)) {
+				continue
+			}
+			f, err := s.floats(name, t.Shape)
+			if err != nil {
+				return err
+			}
+			out[name] = Tensor{t.Shape, f}
+		}
+		return nil
+	}
+	if err := read("", append(d.StemTensors(), d.HeadTensors()...)); err != nil {
+		return nil, err
+	}
+	for i := range d.Layers {
+		if err := read(d.LayerName(i, ""), d.BlockTensors()); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // ReadDescription reads the config.json of a checkpoint directory.
 func ReadDescription(dir string) (*Description, []byte, error) {
 	path := filepath.Join(dir, "config.json")
