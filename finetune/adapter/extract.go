@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sort"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -268,44 +266,6 @@ func (x *extraction) compare(p *modulePair) error {
 	return nil
 }
 
-// equal compares two tensors' values.
-func (x *extraction) equal(base, tuned string) (bool, error) {
-	v, err := x.base.ckpt.View(base)
-	if err != nil {
-		return false, err
-	}
-	w, err := x.tuned.ckpt.View(tuned)
-	if err != nil {
-		return false, err
-	}
-	if v.Elems() != w.Elems() {
-		return false, nil
-	}
-	if v.DType == w.DType {
-		return string(v.Data) == string(w.Data), nil
-	}
-	const step = 1 << 16
-	p, q := make([]float32, step), make([]float32, step)
-	for off := int64(0); off < v.Elems(); off += step {
-		n := min(step, v.Elems()-off)
-		if err := readInto(p[:n], v, off); err != nil {
-			return false, err
-		}
-		if err := readInto(q[:n], w, off); err != nil {
-			return false, err
-		}
-		if !slices.Equal(p[:n], q[:n]) {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-func readInto(w []float32, v tensors.View, off int64) error {
-	s := int64(v.DType.Size())
-	return tensors.DecodeFloat32(w, v.Data[off*s:(off+int64(len(w)))*s], v.DType)
-}
-
 // decompose works on several modules at a time, the largest first, as far as the memory goes.
 func (x *extraction) decompose() error {
 	x.results = map[string]ModuleReport{}
@@ -446,28 +406,6 @@ func (x *extraction) tiedTo(m Module) (Module, bool) {
 	return Module{}, false
 }
 
-// difference is tuned - base, and the base's norm.
-func difference(base, tuned tensors.View) (delta []float32, norm float64, err error) {
-	delta = make([]float32, tuned.Elems())
-	const step = 1 << 16
-	w := make([]float32, min(step, len(delta)))
-	for off := 0; off < len(delta); off += step {
-		n := min(step, len(delta)-off)
-		d := delta[off : off+n]
-		if err := readInto(d, tuned, int64(off)); err != nil {
-			return nil, 0, err
-		}
-		if err := readInto(w[:n], base, int64(off)); err != nil {
-			return nil, 0, err
-		}
-		for i, v := range w[:n] {
-			d[i] -= v
-			norm += float64(v) * float64(v)
-		}
-	}
-	return delta, math.Sqrt(norm), nil
-}
-
 // saveWhole takes a module over as it is, with its bias.
 func (x *extraction) saveWhole(p modulePair, v tensors.View) error {
 	t, err := decode(v)
@@ -514,143 +452,4 @@ func (x *extraction) add(r ModuleReport, list map[string]Tensor) {
 	for k, t := range list {
 		x.out[k] = t
 	}
-}
-
-// wholeBiases takes every bias if one of a module that is not saved whole differs: bias: all is the only form that peft has
-// for biases alone.
-func (x *extraction) wholeBiases() error {
-	differ := slices.ContainsFunc(x.pairs, func(p modulePair) bool { return p.biased && p.how != Save })
-	if !differ {
-		return nil
-	}
-	if x.o.Others == Skip {
-		x.warn("biases differ and are left out")
-		return nil
-	}
-	for _, p := range x.pairs {
-		if !p.Bias || p.how == Save {
-			continue
-		}
-		end := endBias
-		if p.how == Low {
-			end = endBaseBias
-		}
-		v, err := x.tuned.ckpt.View(p.BiasName)
-		if err != nil {
-			return err
-		}
-		t, err := decode(v)
-		if err != nil {
-			return err
-		}
-		x.out[prefix+p.Path+end] = t
-		x.biases = append(x.biases, Whole{Module: p.Module})
-		if p.biased && p.how == "" {
-			x.results[p.Path] = ModuleReport{Module: p.Path, What: "bias", Energy: 1}
-		}
-	}
-	return nil
-}
-
-// configure describes what was extracted.
-func (x *extraction) configure() error {
-	c := Defaults()
-	c.InferenceMode, c.BaseModel = true, x.base.dir
-	if abs, err := filepath.Abs(x.base.dir); err == nil && !strings.HasPrefix(x.base.dir, "/") {
-		c.BaseModel = filepath.Base(abs)
-	}
-	x.report = &ExtractReport{}
-	ranks := map[int]int{}
-	var low []string
-	lowRank := map[string]int{}
-	for _, p := range x.pairs {
-		r, ok := x.results[p.Path]
-		if !ok {
-			x.report.Unchanged++
-			continue
-		}
-		x.report.Modules = append(x.report.Modules, r)
-		switch r.What {
-		case "low rank":
-			ranks[r.Rank]++
-			low, lowRank[p.Path] = append(low, p.Path), r.Rank
-			c.FanInFanOut = c.FanInFanOut || p.Kind == Conv1D
-		case "whole":
-			c.ModulesToSave = append(c.ModulesToSave, p.Path)
-		}
-		if _, ok := x.tiedTo(p.Module); ok && r.What != "skipped" {
-			c.EnsureWeightTying = true
-		}
-		if p.base.Path == "" && slices.Contains(headTasks["SEQ_CLS"], p.Path) {
-			c.TaskType = "SEQ_CLS"
-		}
-	}
-	if len(low) == 0 {
-		return &Error{File: x.tuned.dir, Msg: "has no matrix that differs from the base's, so there is nothing to extract", Hint: "check that the two are not the same model"}
-	}
-	c.R = common(ranks)
-	c.Alpha = float64(c.R)
-	var own []Pattern
-	for _, path := range low {
-		if r := lowRank[path]; r != c.R {
-			own = append(own, Pattern{path, float64(r)})
-		}
-	}
-	c.RankPattern, c.AlphaPattern = patternsOf(own), patternsOf(own)
-	c.Targets.Names = x.names(low)
-	c.ModulesToSave = x.names(c.ModulesToSave)
-	if c.TaskType == "SEQ_CLS" {
-		c.ModulesToSave = slices.DeleteFunc(c.ModulesToSave, func(n string) bool { return slices.Contains(headTasks["SEQ_CLS"], n) })
-	} else if p := x.tuned.config.Architectures(); len(p) > 0 && (strings.HasSuffix(p[0], "ForCausalLM") || strings.HasSuffix(p[0], "LMHeadModel")) {
-		c.TaskType = "CAUSAL_LM"
-	}
-	if len(x.biases) > 0 {
-		c.Bias = "all"
-	}
-	if len(c.ModulesToSave) == 0 {
-		c.ModulesToSave = nil
-	}
-	x.config = c
-	x.report.Rank = c.R
-	for _, t := range x.out {
-		x.report.Parameters += int64(len(t.Data))
-	}
-	if x.total > 0 {
-		x.report.Energy, x.report.Error = Float(x.kept/x.total), Float(math.Sqrt(x.residual/x.total))
-	}
-	return c.Check()
-}
-
-// common is the rank that most modules have, the larger of equals.
-func common(ranks map[int]int) int {
-	best := 0
-	for r, n := range ranks {
-		if n > ranks[best] || n == ranks[best] && r > best {
-			best = r
-		}
-	}
-	return best
-}
-
-// names shortens paths to their last components where a component means exactly the modules that are listed; others stay
-// whole.
-func (x *extraction) names(list []string) []string {
-	var out []string
-	for _, path := range list {
-		name := last(path)
-		exact := true
-		for _, p := range x.pairs {
-			if endsWith(p.Path, name) && !slices.Contains(list, p.Path) {
-				exact = false
-			}
-		}
-		if !exact {
-			name = path
-		}
-		if !slices.Contains(out, name) {
-			out = append(out, name)
-		}
-	}
-	slices.Sort(out)
-	return out
 }

@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -21,9 +23,10 @@ type Adapter struct {
 	// Warnings are what is odd about the files without being wrong.
 	Warnings []string
 
-	views map[string]tensors.View // tensors that were left in the file
-	names map[string]string       // in the file, by key
-	file  *tensors.Checkpoint
+	views  map[string]tensors.View // tensors that were left in the file
+	names  map[string]string       // in the file, by key
+	file   *tensors.Checkpoint
+	mapped bool
 }
 
 // pickleName is what peft wrote before it wrote safetensors.
@@ -31,24 +34,19 @@ const pickleName = "adapter_model.bin"
 
 // Open reads an adapter: its configuration and all tensors, as float32.
 func Open(dir string) (*Adapter, error) {
-	a, err := OpenMapped(dir)
+	a, err := open(dir, false)
 	if err != nil {
 		return nil, err
 	}
-	defer a.Close()
-	for key, v := range a.views {
-		if a.Tensors[key], err = decode(v); err != nil {
-			return nil, err
-		}
-	}
-	a.views = nil
-	return a, nil
+	return a, a.Close()
 }
 
-// OpenMapped is Open that leaves whole matrices (modules_to_save) in the mapped file: what they do to a base can be computed
-// from there. The caller closes the adapter.
-func OpenMapped(dir string) (*Adapter, error) {
-	a := &Adapter{Dir: dir, Tensors: map[string]Tensor{}, views: map[string]tensors.View{}, names: map[string]string{}}
+// OpenMapped is Open that leaves the file mapped, for adapters that are only applied: what they do to a base is computed from
+// there, without memory of its own. Tensors must not be written to, and not be used after Close.
+func OpenMapped(dir string) (*Adapter, error) { return open(dir, true) }
+
+func open(dir string, mapped bool) (*Adapter, error) {
+	a := &Adapter{Dir: dir, mapped: mapped, Tensors: map[string]Tensor{}, views: map[string]tensors.View{}, names: map[string]string{}}
 	var err error
 	if a.Config, a.Warnings, err = ReadConfig(dir); err != nil {
 		return nil, err
@@ -102,13 +100,28 @@ func (a *Adapter) take(name string) error {
 	if !v.DType.IsFloat() {
 		return &Error{File: filepath.Join(a.Dir, WeightsName), Where: name, Msg: fmt.Sprintf("has dtype %s; adapters hold floating-point numbers", v.DType)}
 	}
-	const inMemory = 1 << 20 // elements; factors of low rank are below, embeddings and heads above
-	if wholeKey(key) && v.Elems() > inMemory {
-		a.views[key] = v
-		return nil
+	if a.mapped {
+		if x, ok := floatsOf(v.Data); ok && v.DType == tensors.F32 {
+			a.Tensors[key] = Tensor{Shape: slices.Clone(v.Shape), Data: x}
+			return nil
+		}
+		const inMemory = 1 << 20 // elements; factors of low rank are below, embeddings and heads above
+		if wholeKey(key) && v.Elems() > inMemory {
+			a.views[key] = v
+			return nil
+		}
 	}
 	a.Tensors[key], err = decode(v)
 	return err
+}
+
+// floatsOf views the bytes of a file as float32, where they are aligned and the machine is little-endian as files are.
+func floatsOf(b []byte) ([]float32, bool) {
+	p := unsafe.Pointer(unsafe.SliceData(b))
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 || uintptr(p)%4 != 0 {
+		return nil, false
+	}
+	return unsafe.Slice((*float32)(p), len(b)/4), true
 }
 
 func decode(v tensors.View) (Tensor, error) {

@@ -107,7 +107,11 @@ func TestOpenDTypes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(m.views) != 1 || len(m.Keys()) != 2 {
+		left := 1 // in the file, to be converted piece by piece
+		if d == tensors.F32 {
+			left = 0 // usable as it is
+		}
+		if len(m.views) != left || len(m.Keys()) != 2 {
 			t.Errorf("%s: %d tensors are in the file", d, len(m.views))
 		}
 		part := make([]float32, 3)

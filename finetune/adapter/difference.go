@@ -1,0 +1,68 @@
+package adapter
+
+import (
+	"math"
+	"slices"
+
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// equal compares two tensors' values.
+func (x *extraction) equal(base, tuned string) (bool, error) {
+	v, err := x.base.ckpt.View(base)
+	if err != nil {
+		return false, err
+	}
+	w, err := x.tuned.ckpt.View(tuned)
+	if err != nil {
+		return false, err
+	}
+	if v.Elems() != w.Elems() {
+		return false, nil
+	}
+	if v.DType == w.DType {
+		return string(v.Data) == string(w.Data), nil
+	}
+	const step = 1 << 16
+	p, q := make([]float32, step), make([]float32, step)
+	for off := int64(0); off < v.Elems(); off += step {
+		n := min(step, v.Elems()-off)
+		if err := readInto(p[:n], v, off); err != nil {
+			return false, err
+		}
+		if err := readInto(q[:n], w, off); err != nil {
+			return false, err
+		}
+		if !slices.Equal(p[:n], q[:n]) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func readInto(w []float32, v tensors.View, off int64) error {
+	s := int64(v.DType.Size())
+	return tensors.DecodeFloat32(w, v.Data[off*s:(off+int64(len(w)))*s], v.DType)
+}
+
+// difference is tuned - base, and the base's norm.
+func difference(base, tuned tensors.View) (delta []float32, norm float64, err error) {
+	delta = make([]float32, tuned.Elems())
+	const step = 1 << 16
+	w := make([]float32, min(step, len(delta)))
+	for off := 0; off < len(delta); off += step {
+		n := min(step, len(delta)-off)
+		d := delta[off : off+n]
+		if err := readInto(d, tuned, int64(off)); err != nil {
+			return nil, 0, err
+		}
+		if err := readInto(w[:n], base, int64(off)); err != nil {
+			return nil, 0, err
+		}
+		for i, v := range w[:n] {
+			d[i] -= v
+			norm += float64(v) * float64(v)
+		}
+	}
+	return delta, math.Sqrt(norm), nil
+}

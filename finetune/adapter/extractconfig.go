@@ -1,0 +1,147 @@
+package adapter
+
+import (
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// wholeBiases takes every bias if one of a module that is not saved whole differs: bias: all is the only form that peft has
+// for biases alone.
+func (x *extraction) wholeBiases() error {
+	differ := slices.ContainsFunc(x.pairs, func(p modulePair) bool { return p.biased && p.how != Save })
+	if !differ {
+		return nil
+	}
+	if x.o.Others == Skip {
+		x.warn("biases differ and are left out")
+		return nil
+	}
+	for _, p := range x.pairs {
+		if !p.Bias || p.how == Save {
+			continue
+		}
+		end := endBias
+		if p.how == Low {
+			end = endBaseBias
+		}
+		v, err := x.tuned.ckpt.View(p.BiasName)
+		if err != nil {
+			return err
+		}
+		t, err := decode(v)
+		if err != nil {
+			return err
+		}
+		x.out[prefix+p.Path+end] = t
+		x.biases = append(x.biases, Whole{Module: p.Module})
+		if p.biased && p.how == "" {
+			x.results[p.Path] = ModuleReport{Module: p.Path, What: "bias", Energy: 1}
+		}
+	}
+	return nil
+}
+
+// configure describes what was extracted.
+func (x *extraction) configure() error {
+	c := Defaults()
+	c.InferenceMode, c.BaseModel = true, x.base.dir
+	if abs, err := filepath.Abs(x.base.dir); err == nil && !strings.HasPrefix(x.base.dir, "/") {
+		c.BaseModel = filepath.Base(abs)
+	}
+	x.report = &ExtractReport{}
+	ranks := map[int]int{}
+	var low []string
+	lowRank := map[string]int{}
+	for _, p := range x.pairs {
+		r, ok := x.results[p.Path]
+		if !ok {
+			x.report.Unchanged++
+			continue
+		}
+		x.report.Modules = append(x.report.Modules, r)
+		switch r.What {
+		case "low rank":
+			ranks[r.Rank]++
+			low, lowRank[p.Path] = append(low, p.Path), r.Rank
+			c.FanInFanOut = c.FanInFanOut || p.Kind == Conv1D
+		case "whole":
+			c.ModulesToSave = append(c.ModulesToSave, p.Path)
+		}
+		if _, ok := x.tiedTo(p.Module); ok && r.What != "skipped" {
+			c.EnsureWeightTying = true
+		}
+		if p.base.Path == "" && slices.Contains(headTasks["SEQ_CLS"], p.Path) {
+			c.TaskType = "SEQ_CLS"
+		}
+	}
+	if len(low) == 0 {
+		return &Error{File: x.tuned.dir, Msg: "has no matrix that differs from the base's, so there is nothing to extract", Hint: "check that the two are not the same model"}
+	}
+	c.R = common(ranks)
+	c.Alpha = float64(c.R)
+	var own []Pattern
+	for _, path := range low {
+		if r := lowRank[path]; r != c.R {
+			own = append(own, Pattern{path, float64(r)})
+		}
+	}
+	c.RankPattern, c.AlphaPattern = patternsOf(own), patternsOf(own)
+	c.Targets.Names = x.names(low)
+	c.ModulesToSave = x.names(c.ModulesToSave)
+	if c.TaskType == "SEQ_CLS" {
+		c.ModulesToSave = slices.DeleteFunc(c.ModulesToSave, func(n string) bool { return slices.Contains(headTasks["SEQ_CLS"], n) })
+	} else if p := x.tuned.config.Architectures(); len(p) > 0 && (strings.HasSuffix(p[0], "ForCausalLM") || strings.HasSuffix(p[0], "LMHeadModel")) {
+		c.TaskType = "CAUSAL_LM"
+	}
+	if len(x.biases) > 0 {
+		c.Bias = "all"
+	}
+	if len(c.ModulesToSave) == 0 {
+		c.ModulesToSave = nil
+	}
+	x.config = c
+	x.report.Rank = c.R
+	for _, t := range x.out {
+		x.report.Parameters += int64(len(t.Data))
+	}
+	if x.total > 0 {
+		x.report.Energy, x.report.Error = Float(x.kept/x.total), Float(math.Sqrt(x.residual/x.total))
+	}
+	return c.Check()
+}
+
+// common is the rank that most modules have, the larger of equals.
+func common(ranks map[int]int) int {
+	best := 0
+	for r, n := range ranks {
+		if n > ranks[best] || n == ranks[best] && r > best {
+			best = r
+		}
+	}
+	return best
+}
+
+// names shortens paths to their last components where a component means exactly the modules that are listed; others stay
+// whole.
+func (x *extraction) names(list []string) []string {
+	var out []string
+	for _, path := range list {
+		name := last(path)
+		exact := true
+		for _, p := range x.pairs {
+			if endsWith(p.Path, name) && !slices.Contains(list, p.Path) {
+				exact = false
+			}
+		}
+		if !exact {
+			name = path
+		}
+		if !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
