@@ -272,3 +272,42 @@ func TestFuseRefuses(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestFuseResumes: an interrupted run goes on where it was, and the result has the bytes of an undisturbed one; with another
+// adapter in the same place it does not.
+func TestFuseResumes(t *testing.T) {
+	base, lora := golden+"/models/base", golden+"/models/lora1"
+	whole, _ := fuseTo(t, base, lora, FuseOptions{})
+	out := filepath.Join(t.TempDir(), "out")
+	interrupt := func(at int) {
+		ctx, stop := context.WithCancel(context.Background())
+		n := 0
+		_, err := Fuse(ctx, base, lora, out, FuseOptions{Threads: 1, Written: func(int64) {
+			if n++; n == at {
+				stop()
+			}
+		}})
+		if !errors.Is(err, context.Canceled) {
+			t.Fatalf("%v", err)
+		}
+	}
+	interrupt(12)
+	if _, err := Fuse(context.Background(), base, golden+"/models/lora2", out, FuseOptions{Resume: true}); err == nil || !strings.Contains(err.Error(), "--force") {
+		t.Fatalf("another adapter: %v", err)
+	}
+	left := int64(0)
+	if _, err := Fuse(context.Background(), base, lora, out, FuseOptions{Resume: true, Started: func(n int64) { left = n }}); err != nil {
+		t.Fatal(err)
+	}
+	a, err := os.ReadFile(whole + "/model.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(out + "/model.safetensors")
+	if err != nil || string(a) != string(b) {
+		t.Errorf("the resumed output differs: %v", err)
+	}
+	if left == 0 || left >= int64(len(b)) {
+		t.Errorf("%d bytes were written after the interruption, of %d", left, len(b))
+	}
+}

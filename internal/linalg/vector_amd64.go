@@ -35,7 +35,7 @@ func tile4x16(k int, a, b, c unsafe.Pointer, ldc int) {
 	p3 := unsafe.Add(c, 3*ld)
 	c30 := archsimd.LoadFloat32x8((*[8]float32)(p3))
 	c31 := archsimd.LoadFloat32x8((*[8]float32)(unsafe.Add(p3, 32)))
-	for ; k > 0; k-- {
+	for {
 		b0 := archsimd.LoadFloat32x8((*[8]float32)(b))
 		b1 := archsimd.LoadFloat32x8((*[8]float32)(unsafe.Add(b, 32)))
 		x0 := archsimd.BroadcastFloat32x8(*(*float32)(a))
@@ -50,6 +50,9 @@ func tile4x16(k int, a, b, c unsafe.Pointer, ldc int) {
 		x3 := archsimd.BroadcastFloat32x8(*(*float32)(unsafe.Add(a, 12)))
 		c30 = x3.MulAdd(b0, c30)
 		c31 = x3.MulAdd(b1, c31)
+		if k--; k == 0 {
+			break // a pointer beyond the data is none that the runtime allows
+		}
 		a, b = unsafe.Add(a, 16), unsafe.Add(b, 64)
 	}
 	c00.Store((*[8]float32)(p0))
@@ -78,7 +81,7 @@ func tile4x32(k int, a, b, c unsafe.Pointer, ldc int) {
 	p3 := unsafe.Add(c, 3*ld)
 	c30 := archsimd.LoadFloat32x16((*[16]float32)(p3))
 	c31 := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(p3, 64)))
-	for ; k > 0; k-- {
+	for {
 		b0 := archsimd.LoadFloat32x16((*[16]float32)(b))
 		b1 := archsimd.LoadFloat32x16((*[16]float32)(unsafe.Add(b, 64)))
 		x0 := archsimd.BroadcastFloat32x16(*(*float32)(a))
@@ -93,6 +96,9 @@ func tile4x32(k int, a, b, c unsafe.Pointer, ldc int) {
 		x3 := archsimd.BroadcastFloat32x16(*(*float32)(unsafe.Add(a, 12)))
 		c30 = x3.MulAdd(b0, c30)
 		c31 = x3.MulAdd(b1, c31)
+		if k--; k == 0 {
+			break // a pointer beyond the data is none that the runtime allows
+		}
 		a, b = unsafe.Add(a, 16), unsafe.Add(b, 128)
 	}
 	c00.Store((*[16]float32)(p0))
