@@ -59,13 +59,13 @@ func (g *plainGraph) layer(l *PlainLayer, x *Node) *Node {
 		}
 		return x
 	case "max_pool":
-		return pooled(MaxPool(x), l)
+		return MaxPool(x).ChannelsAxis(images.ChannelsFirst).WindowPerAxis(l.Kernel[0], l.Kernel[1]).StridePerAxis(l.Stride[0], l.Stride[1]).
+			PaddingPerDim(l.paddings()).Done()
 	case "avg_pool":
-		sum := pooled(SumPool(x), l)
 		if l.CountPadding || l.Padding == [2]int{} {
-			return DivScalar(sum, float64(l.Kernel[0]*l.Kernel[1]))
+			return DivScalar(windowSum(l, x), float64(l.Kernel[0]*l.Kernel[1]))
 		}
-		return Div(sum, pooled(SumPool(OnesLike(x)), l))
+		return Div(windowSum(l, x), StopGradient(windowSum(l, OnesLike(x))))
 	case "global_avg_pool":
 		return ReduceMean(x, 2, 3)
 	case "flatten":
@@ -99,9 +99,51 @@ func addIf(x, bias *Node) *Node {
 	return Add(x, channels(bias, x))
 }
 
-func pooled(p *PoolBuilder, l *PlainLayer) *Node {
-	return p.ChannelsAxis(images.ChannelsFirst).WindowPerAxis(l.Kernel[0], l.Kernel[1]).StridePerAxis(l.Stride[0], l.Stride[1]).
-		PaddingPerDim([][2]int{{l.Padding[0], l.Padding[0]}, {l.Padding[1], l.Padding[1]}}).Done()
+// paddings are the same on both sides.
+func (l *PlainLayer) paddings() [][2]int {
+	return [][2]int{{l.Padding[0], l.Padding[0]}, {l.Padding[1], l.Padding[1]}}
+}
+
+// windowSum sums the windows of every channel: a convolution of each channel with ones, since GoMLX's own gradient of summed
+// windows pads by negative numbers, at which its Go backend panics.
+func windowSum(l *PlainLayer, x *Node) *Node {
+	ones := Ones(x.Graph(), shapes.Make(x.DType(), 1, 1, l.Kernel[0], l.Kernel[1]))
+	y := convolution(l, Reshape(x, -1, 1, l.In[1], l.In[2]), ones)
+	return Reshape(y, append([]int{x.Shape().Dim(0)}, l.Out...)...)
+}
+
+// convolution is torch's conv2d of one group, in a form that GoMLX differentiates rightly: its gradient is shifted by one for
+// kernels of even size, so those get a row or column of zeros at their end, and it refuses paddings of the kernel's size and more,
+// so such images are padded beforehand.
+func convolution(l *PlainLayer, x, weight *Node) *Node {
+	pads := l.paddings()
+	for i := range 2 {
+		axis := 2 + i
+		reach := l.Dilation[i]*(l.Kernel[i]-1) + 1
+		if reach%2 == 0 {
+			weight = Concatenate([]*Node{weight, ZerosLike(SliceAxis(weight, axis, AxisElem(0)))}, axis)
+			pads[i][1] += l.Dilation[i]
+			reach += l.Dilation[i]
+		}
+		if max(pads[i][0], pads[i][1]) < reach {
+			continue
+		}
+		border := func(n int) *Node {
+			dims := append([]int{}, x.Shape().Dimensions...)
+			dims[axis] = n
+			return Zeros(x.Graph(), shapes.Make(x.DType(), dims...))
+		}
+		if pads[i][0] > 0 {
+			x = Concatenate([]*Node{border(pads[i][0]), x}, axis)
+		}
+		x = Concatenate([]*Node{x, border(pads[i][1])}, axis)
+		pads[i] = [2]int{}
+	}
+	c := Convolve(x, weight).ChannelsAxis(images.ChannelsFirst).PaddingPerDim(pads)
+	if l.Dilation != [2]int{1, 1} {
+		return c.DilationPerAxis(l.Dilation[0], l.Dilation[1]).Done()
+	}
+	return c.StridePerAxis(l.Stride[0], l.Stride[1]).Done()
 }
 
 // convolve is torch's conv2d without the bias. Groups are convolved one by one, since the gradient of a grouped convolution is not
@@ -117,12 +159,7 @@ func (g *plainGraph) convolve(l *PlainLayer, x, weight *Node) *Node {
 		}
 		return Concatenate(parts, 1)
 	}
-	c := Convolve(x, weight).ChannelsAxis(images.ChannelsFirst).
-		PaddingPerDim([][2]int{{l.Padding[0], l.Padding[0]}, {l.Padding[1], l.Padding[1]}})
-	if l.Dilation != [2]int{1, 1} {
-		return c.DilationPerAxis(l.Dilation[0], l.Dilation[1]).Done()
-	}
-	return c.StridePerAxis(l.Stride[0], l.Stride[1]).Done()
+	return convolution(l, x, weight)
 }
 
 // batchNorm normalises channels (Ioffe and Szegedy, 2015): by the running statistics, or in training by the batch's, which then

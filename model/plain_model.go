@@ -9,6 +9,7 @@ import (
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 	gt "github.com/gomlx/gomlx/core/tensors"
 
@@ -145,7 +146,7 @@ func (m *PlainModel) Tensors() (map[string]Tensor, error) {
 }
 
 // run executes a graph on the network's tensors: build gets them and the data's nodes.
-func (m *PlainModel) run(role string, train bool, build func(g *plainGraph, weights *Node, in []*Node) []*Node, data ...any) ([]*gt.Tensor, error) {
+func (m *PlainModel) run(role string, train bool, build func(g *plainGraph, in []*Node) []*Node, data ...any) ([]*gt.Tensor, error) {
 	args := []any{m.Weights.Value}
 	if m.Statistics != nil {
 		args = append(args, m.Statistics.Value)
@@ -164,7 +165,7 @@ func (m *PlainModel) run(role string, train bool, build func(g *plainGraph, weig
 					g.params[s.Name] = Reshape(SliceAxis(in[i], 0, AxisRange(s.Offset, s.Offset+s.Size())), s.Shape...)
 				}
 			}
-			return build(g, in[0], in[tensors:])
+			return build(g, in[tensors:])
 		})
 		if err != nil {
 			return nil, err
@@ -220,7 +221,7 @@ func (m *PlainModel) Forward(x []float32, n int) (*Output, error) {
 	out := &Output{Shape: append([]int{n}, m.D.Output...)}
 	each, _ := plainElems(m.D.Output)
 	err := m.batches(x, n, func(x *gt.Tensor, _, n, _ int) error {
-		got, err := m.run("forward", false, func(g *plainGraph, _ *Node, in []*Node) []*Node {
+		got, err := m.run("forward", false, func(g *plainGraph, in []*Node) []*Node {
 			return []*Node{g.list(m.D.Layers, in[0])}
 		}, x)
 		if err != nil {
@@ -279,7 +280,7 @@ func (m *PlainModel) Loss(x []float32, l Labels, n int) (Result, error) {
 			return err
 		}
 		defer free(weights)
-		got, err := m.run("loss", false, func(g *plainGraph, _ *Node, in []*Node) []*Node {
+		got, err := m.run("loss", false, func(g *plainGraph, in []*Node) []*Node {
 			loss, correct := plainLoss(m.D.Loss, g.list(m.D.Layers, in[0]), in[1], in[2])
 			return []*Node{loss, correct}
 		}, x, labels, weights)
@@ -318,11 +319,18 @@ func (m *PlainModel) Backward(x []float32, l Labels, n int, g *Gradients, factor
 	scale := gt.FromScalar(factor)
 	defer free(scale)
 	moves := train && m.Statistics != nil
-	got, err := m.run(fmt.Sprint("gradient train=", train), train, func(pg *plainGraph, weights *Node, in []*Node) []*Node {
-		ones := Ones(in[0].Graph(), shapeAs1(dtypes.Float32, in[0].Shape().Dim(0)))
+	got, err := m.run(fmt.Sprint("gradient train=", train), train, func(pg *plainGraph, in []*Node) []*Node {
+		ones := Ones(in[0].Graph(), shapes.Make(dtypes.Float32, in[0].Shape().Dim(0)))
 		loss, correct := plainLoss(m.D.Loss, pg.list(m.D.Layers, in[0]), in[1], ones)
-		dw := Gradient(Mul(loss, in[2]), weights)[0]
-		out := []*Node{loss, correct, Add(in[3], dw)}
+		var params []*Node
+		for _, s := range m.Weights.Packed.Segments {
+			params = append(params, pg.params[s.Name])
+		}
+		grads := Gradient(Mul(loss, in[2]), params...)
+		for i := range grads {
+			grads[i] = Reshape(grads[i], grads[i].Shape().Size())
+		}
+		out := []*Node{loss, correct, Add(in[3], Concatenate(grads, 0))}
 		if moves {
 			var parts []*Node
 			for _, s := range m.Statistics.Packed.Segments {
