@@ -15,15 +15,13 @@ const maxReasons = 5
 
 // collector assembles a set from results in order.
 type collector struct {
-	o       Options
-	set     *Set
-	labels  []string // of each example, for classified rows
-	numbers bool     // all labels are numbers
-	files   map[string]*FileReport
-	order   []string
-	notes   map[note]*noted
-	ends    bool
-	cut     int64 // tokens that truncation has cut off
+	o      Options
+	set    *Set
+	labels []string // of each example, for classified rows
+	files  map[string]*FileReport
+	order  []string
+	notes  map[note]*noted
+	ends   bool
 }
 
 type noted struct {
@@ -60,14 +58,12 @@ func (c *collector) add(j *job, r *result) error {
 		return nil
 	}
 	c.note(r)
-	full := len(x.IDs)
-	report.Longest = max(report.Longest, full)
+	report.Longest = max(report.Longest, r.full)
 	if x.Truncated {
 		if c.o.Truncation == "drop" {
 			report.Dropped++
 			return nil
 		}
-		report.Longest = max(report.Longest, full)
 		if x.Targets() == 0 && r.label == "" {
 			report.Untrained++
 			return nil

@@ -56,6 +56,7 @@ type result struct {
 	example Example
 	label   string
 	notes   note
+	full    int // tokens before truncation
 	format  *format
 	err     error // a bad row
 	fatal   error // the file cannot be read on
@@ -92,7 +93,7 @@ func Load(ctx context.Context, sources []Source, o Options) (*Set, error) {
 		defer close(ordered)
 		defer close(todo)
 		for i := range sources {
-			if !read(ctx, &sources[i], i, o.OnBadRow == "skip", todo, ordered) {
+			if !read(ctx, &sources[i], i, todo, ordered) {
 				return
 			}
 		}
@@ -142,7 +143,7 @@ func (o *Options) check() error {
 }
 
 // read cuts a source into jobs; false says that nothing more is wanted.
-func read(ctx context.Context, s *Source, index int, skip bool, todo, ordered chan<- *job) bool {
+func read(ctx context.Context, s *Source, index int, todo, ordered chan<- *job) bool {
 	send := func(j *job) bool {
 		j.source, j.index, j.done = s, index, make(chan []result, 1)
 		select {
@@ -194,9 +195,8 @@ func read(ctx context.Context, s *Source, index int, skip bool, todo, ordered ch
 			return fail(&Error{File: path, Line: row.line, Msg: "cannot be read on: " + reason(err)})
 		}
 		if j.format == nil && row.err == nil { // the first row that can be read decides
-			j.format, err = detectText(row.text)
-			if err != nil && skip {
-				j.format = nil
+			if f, err := detectText(row.text); err == nil {
+				j.format = f // otherwise the worker says why not
 			}
 		}
 		j.rows = append(j.rows, row)
@@ -288,7 +288,7 @@ func (r *result) read(e *encoder, f *format, text []byte, plain bool) error {
 		r.notes |= noteEndsTurn
 	}
 	x := &r.example
-	x.IDs, x.Labels, x.Class = t.ids, t.labels, t.class
+	x.IDs, x.Labels, x.Class, r.full = t.ids, t.labels, t.class, len(t.ids)
 	if x.Targets() == 0 && r.label == "" {
 		return fmt.Errorf("no token of this row is learnt: %s", why(c, e))
 	}
