@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mergekit/mergekit/finetune/adapter"
+	"github.com/mergekit/mergekit/internal/progress"
 )
 
 // newAdaptersCommand gathers the verbs about adapters.
@@ -174,8 +175,9 @@ func runAdaptersCombine(cmd *cobra.Command, dirs []string, out string, o adapter
 		list = append(list, a)
 	}
 	o.Warn = func(m string) { warn(cmd, m) }
-	bar := newProgress(cmd, 0, "combining")
-	o.Done = func(done, of int) { bar.Add(1) }
+	var bar *progress.Progress
+	o.Started = func(total int64) { bar = newProgress(cmd, total, "combining") }
+	o.Done = func(n int64) { bar.Add(n) }
 	a, r, err := adapter.Combine(cmd.Context(), list, o)
 	bar.Done()
 	if err != nil {

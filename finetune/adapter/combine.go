@@ -29,14 +29,15 @@ var CombineMethods = []struct{ Name, Text string }{
 
 // CombineOptions say how adapters are combined.
 type CombineOptions struct {
-	Method  string    // one of CombineMethods; "": svd
-	Weights []float64 // one for each adapter; negative ones subtract; nil: all 1
-	Rank    int       // of svd and the methods that end in it; 0: the adapters' largest
-	Clamp   float64   // quantile at which the factors of these are clamped; 0: not at all
-	Density float64   // share of the entries that ties, DARE and magnitude_prune keep
-	Sign    string    // of TIES: total (also "") or frequency
-	Seed    uint64    // of DARE
-	Done    func(modules, of int)
+	Method  string            // one of CombineMethods; "": svd
+	Weights []float64         // one for each adapter; negative ones subtract; nil: all 1
+	Rank    int               // of svd and the methods that end in it; 0: the adapters' largest
+	Clamp   float64           // quantile at which the factors of these are clamped; 0: not at all
+	Density float64           // share of the entries that ties, DARE and magnitude_prune keep
+	Sign    string            // of TIES: total (also "") or frequency
+	Seed    uint64            // of DARE
+	Started func(total int64) // bytes of the adapters' factors; may be nil
+	Done    func(n int64)     // bytes of those that are combined; may be nil
 	Warn    func(message string)
 }
 
@@ -249,7 +250,14 @@ func (c *combination) checkRanks() error {
 // modules combines one module after the other.
 func (c *combination) modules() error {
 	c.report = &CombineReport{Method: c.o.Method, Rank: c.rank, Modules: len(c.paths)}
-	for i, path := range c.paths {
+	if c.o.Started != nil {
+		total := int64(0)
+		for _, path := range c.paths {
+			total += bytesOf(c.parts[path])
+		}
+		c.o.Started(total)
+	}
+	for _, path := range c.paths {
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
@@ -257,13 +265,21 @@ func (c *combination) modules() error {
 			return err
 		}
 		if c.o.Done != nil {
-			c.o.Done(i+1, len(c.paths))
+			c.o.Done(bytesOf(c.parts[path]))
 		}
 	}
 	if c.norm2 > 0 {
 		c.report.Error = Float(math.Sqrt(c.err2 / c.norm2))
 	}
 	return nil
+}
+
+// bytesOf is the size of a module's factors.
+func bytesOf(parts []factorPair) (n int64) {
+	for _, p := range parts {
+		n += 4 * int64(len(p.a.Data)+len(p.b.Data))
+	}
+	return n
 }
 
 func (c *combination) module(path string) error {
