@@ -336,7 +336,7 @@ func (m *Model) stemBackRole(n int, p passShapes, data []shapes.Shape) role {
 
 func (m *Model) zerosRole(p passShapes) role {
 	return role{name: "zeros", stage: m.head, shapes: []shapes.Shape{p.x}, build: func(_ *ops, in []*Node) []*Node {
-		return []*Node{Zeros(in[0].Graph(), p.dx)}
+		return []*Node{ZerosLike(ConvertDType(in[0], dtypes.Float32))} // of this batch: the graph serves every shape
 	}}
 }
 

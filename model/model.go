@@ -445,12 +445,15 @@ func (e *MemoryError) Error() string {
 // Unwrap returns the backend's error.
 func (e *MemoryError) Unwrap() error { return e.Err }
 
-func (m *Model) explain(role string, s *stage, err error) error {
+func (m *Model) explain(role string, s *stage, err error) error { return explain(role, s.name, err) }
+
+// explain says what was computed when a backend failed, and tells a full device from other failures.
+func explain(role, what string, err error) error {
 	text := err.Error()
 	if strings.Contains(text, "RESOURCE_EXHAUSTED") || strings.Contains(text, "Out of memory") || strings.Contains(text, "out of memory") {
 		return &MemoryError{errors.New(firstLine(text))}
 	}
-	return fmt.Errorf("%s of %s: %w", role, s.name, err)
+	return fmt.Errorf("%s of %s: %w", role, what, err)
 }
 
 func firstLine(s string) string {

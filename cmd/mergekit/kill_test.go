@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"testing"
 	"time"
@@ -134,6 +135,8 @@ func TestKill(t *testing.T) {
 // asProgram runs the command line of a binary that TestKill started.
 func asProgram() {
 	if os.Getenv(killVariable) != "" {
-		os.Exit(run(context.Background(), os.Args))
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		defer stop()
+		os.Exit(run(ctx, os.Args))
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/mergekit/mergekit/merge/method"
 	"github.com/mergekit/mergekit/merge/recipe"
 	"github.com/mergekit/mergekit/merge/stream"
+	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -26,6 +27,8 @@ const (
 	exitDone        = 0
 	exitFailed      = 1
 	exitBadInput    = 2
+	exitMemory      = 3
+	exitDiverged    = 4
 	exitInterrupted = 130
 )
 
@@ -84,17 +87,37 @@ func statusOf(ctx context.Context, err error) int {
 		values *stream.NonFiniteError
 		value  *method.ValueError
 		usage  usageError
-		lora   *adapter.Error
+		memory *model.MemoryError
 	)
 	switch {
+	case errors.As(err, &memory):
+		return exitMemory
+	case isDivergence(err):
+		return exitDiverged
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &bad), errors.As(err, &syntax), errors.As(err, &format), errors.As(err, &values), errors.As(err, &value), errors.As(err, &usage), errors.As(err, &lora):
+	case errors.As(err, &bad), errors.As(err, &syntax), errors.As(err, &format), errors.As(err, &values), errors.As(err, &value), errors.As(err, &usage):
+		return exitBadInput
+	case badModel(err), badTraining(err):
 		return exitBadInput
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"), strings.HasPrefix(err.Error(), "unknown shorthand"):
 		return exitBadInput
 	}
 	return exitFailed
+}
+
+// badModel reports whether an error is about what a model was given: its files, its adapter, its tokenizer, its input.
+func badModel(err error) bool {
+	var (
+		config     *model.ConfigError
+		missing    *model.MissingError
+		shape      *model.ShapeError
+		vocabulary *model.VocabularyError
+		input      *model.InputError
+		adapted    *adapter.Error
+	)
+	return errors.As(err, &config) || errors.As(err, &missing) || errors.As(err, &shape) || errors.As(err, &vocabulary) ||
+		errors.As(err, &input) || errors.As(err, &adapted)
 }
 
 func printError(cmd *cobra.Command, err error, status int) {
@@ -113,13 +136,15 @@ func newRootCommand() *cobra.Command {
 		Long: `mergekit merges checkpoints: it reads safetensors (and GGUF) files, follows a YAML recipe and writes a checkpoint.
 
 EXIT STATUS
-  0 done, 1 failed, 2 bad input or command line, 130 interrupted (finish with --resume)`,
+  0 done, 1 failed, 2 bad input or command line, 3 out of memory on the device, 130 interrupted (finish with --resume)`,
 	}
 	root.PersistentFlags().Bool("quiet", false, "no progress and no summary; errors and warnings only")
 	root.PersistentFlags().Bool("json", false, "machine-readable output: one JSON object per line")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newMergeCommand(), newPlanCommand(), newInspectCommand(), newDiffCommand(), newMethodsCommand(),
-		newConvertCommand(), newConvertConfigCommand(), newTokenizeCommand(), newBackendsCommand(), newVersionCommand())
+		newConvertCommand(), newConvertConfigCommand(), newTokenizeCommand(), newBackendsCommand(), newVersionCommand(),
+		newLogitsCommand(), newGenerateCommand())
+	root.AddCommand(newFinetuneCommand())
 	root.AddCommand(newFuseCommand(), newAdaptersCommand())
 	return root
 }

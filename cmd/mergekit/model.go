@@ -15,6 +15,7 @@ import (
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/finetune/train"
 	"github.com/mergekit/mergekit/internal/backend"
+	"github.com/mergekit/mergekit/internal/memory"
 	"github.com/mergekit/mergekit/internal/progress"
 	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/merge/recipe"
@@ -41,7 +42,15 @@ type modelFiles struct {
 	adapter string // directory, "" without one
 }
 
-// find resolves MODEL or MODEL+ADAPTER. extra is an adapter that another flag names, "" for none.
+// dirs lists where tokenizer and chat template are looked for: an adapter may bring its own.
+func (m modelFiles) dirs() []string {
+	if m.adapter == "" {
+		return []string{m.dir}
+	}
+	return []string{m.adapter, m.dir}
+}
+
+// findModel resolves MODEL or MODEL+ADAPTER. extra is an adapter that another flag names, "" for none.
 func findModel(s, extra string) (modelFiles, error) {
 	m := modelFiles{name: s}
 	if st, err := os.Stat(s); err == nil && st.IsDir() { // a directory may have a "+" in its name
@@ -69,6 +78,7 @@ type session struct {
 	cmd     *cobra.Command
 	backend compute.Backend
 	compute dtypes.DType
+	gpu     bool
 }
 
 // open opens the backend.
@@ -87,7 +97,7 @@ func (o *modelOptions) open(cmd *cobra.Command) (*session, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	s.backend = b
+	s.backend, s.gpu = b, status.Kind == backend.XLACUDA
 	if !quietWanted(cmd) && !jsonWanted(cmd) {
 		fmt.Fprintf(os.Stderr, "backend %s: %s\n", status.Kind, status.Detail)
 	}
@@ -108,6 +118,8 @@ func (s *session) load(m modelFiles) (*model.Model, error) {
 	}
 	defer ckpt.Close()
 	o := model.Options{Backend: s.backend, Compute: s.compute}
+	// On a processor, 16-bit weights are converted in every pass; where there is room, once is enough.
+	o.Widen = s.compute != dtypes.BFloat16 && !s.gpu && d.Parameters()*4 < memory.Total()/2
 	if m.adapter != "" {
 		if d, o.Overlay, err = overlay(s.cmd, m.adapter, ckpt, d, config); err != nil {
 			return nil, err
@@ -115,9 +127,9 @@ func (s *session) load(m modelFiles) (*model.Model, error) {
 	}
 	var mu sync.Mutex
 	var bar *progress.Progress
-	total := d.Parameters() * int64(4)
-	if n := ckpt.TotalBytes(); n < total {
-		total = n
+	total := ckpt.TotalBytes()
+	if o.Widen {
+		total = d.Parameters() * 4
 	}
 	o.Loaded = func(n int64) {
 		mu.Lock()

@@ -18,16 +18,26 @@ import (
 func newPlanCommand() *cobra.Command {
 	var o planOptions
 	var threads int
+	var sets []string
 	cmd := &cobra.Command{
 		Use:   "plan RECIPE",
 		Short: "Show what a recipe would do, without reading weights",
 		Long: `plan reads a recipe and the headers of its checkpoints and prints every output tensor with its inputs and resolved
 parameters, the bytes to read and write and the memory that the merge needs. What plan accepts, merge does.
 
+Of a fine-tuning file it prints the batch shapes that will be compiled, the memory of each, steps and work; it reads the rows and
+no weights.
+
 EXIT STATUS
   0 the recipe is good, 2 it is not`,
 		Args: exactly(1, "a recipe"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if looksLikeFinetuning(args[0]) {
+				return planFinetuning(cmd, args[0], sets)
+			}
+			if len(sets) > 0 {
+				return usageError{fmt.Errorf("--set changes fine-tuning files; %s is a recipe", args[0])}
+			}
 			po, err := o.plan()
 			if err != nil {
 				return err
@@ -36,6 +46,7 @@ EXIT STATUS
 		},
 	}
 	o.register(cmd)
+	cmd.Flags().StringArrayVar(&sets, "set", nil, "change a key of a fine-tuning file: --set train.micro_batch=8 (repeatable)")
 	cmd.Flags().IntVar(&threads, "threads", 0, "worker threads that the memory estimate assumes; 0: all cores")
 	return cmd
 }

@@ -451,3 +451,32 @@ func (b *Batcher) Digest() string {
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
+
+// ShapeUse says what an epoch does with one shape.
+type ShapeUse struct {
+	Rows      int   `json:"rows"`
+	Length    int   `json:"length"`
+	Batches   int   `json:"batches"`   // micro batches
+	Sequences int   `json:"sequences"` // rows that are no padding
+	Tokens    int64 `json:"tokens"`    // that are no padding
+}
+
+// Use tells, for every shape, what the first epoch does with it.
+func (b *Batcher) Use() []ShapeUse {
+	var out []ShapeUse
+	for _, s := range b.Shapes() {
+		u := ShapeUse{Rows: s[0], Length: s[1]}
+		for _, m := range b.at(0).micros {
+			if m.length != u.Length {
+				continue
+			}
+			u.Batches++
+			u.Sequences += len(m.rows)
+			for _, r := range m.rows {
+				u.Tokens += int64(size(r))
+			}
+		}
+		out = append(out, u)
+	}
+	return out
+}

@@ -182,7 +182,7 @@ func checkRun(t *testing.T, b compute.Backend, dir string, recompute bool) {
 	if c.Clip != nil {
 		a.Clip = *c.Clip
 	}
-	e, err := train.NewEngine(m, a)
+	e, err := train.NewEngine(a, m)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,514 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+
+	"github.com/mergekit/mergekit/finetune/config"
+	"github.com/mergekit/mergekit/finetune/data"
+	"github.com/mergekit/mergekit/finetune/schedule"
+	"github.com/mergekit/mergekit/internal/memory"
+	"github.com/mergekit/mergekit/model"
+)
+
+// maxSkips is how many steps in a row may bring a gradient that is not finite.
+const maxSkips = 5
+
+// Options say how a run is carried out, beside its configuration.
+type Options struct {
+	Backend     compute.Backend
+	BackendName string // for summary.json
+	Resume      bool   // go on from a checkpoint of the run directory
+	ResumeStep  int    // from which; 0: the newest
+	ResumeForce bool   // even if configuration, base or data have changed
+	Force       bool   // replace an existing run
+	Version     string
+	// Report is told what happens; nil is silence. Calls may come from any goroutine, one at a time.
+	Report func(Event)
+}
+
+// DivergenceError says that training does not converge.
+type DivergenceError struct {
+	Step  int
+	Where string // the rows of the last step
+	Loss  float64
+}
+
+// Error says what to do.
+func (e *DivergenceError) Error() string {
+	return fmt.Sprintf("step %d: loss %v, and no finite gradient in %d steps in a row (last rows: %s); lower optim.lr or lengthen the warm-up, look at these rows ('mergekit preview'), and check the base for NaN ('mergekit inspect')", e.Step, e.Loss, maxSkips, e.Where)
+}
+
+// run is a run while it works.
+type run struct {
+	cfg      *config.Config
+	o        Options
+	dir      string
+	replaces bool // what is in dir is an older run, and goes
+	s        *subject
+	m        *model.Model
+	copies   []*model.Model // the same on further devices
+	e        *Engine
+	train    *data.Batcher
+	set      *data.Set
+	valid    *data.Batcher
+	held     *data.Set
+	curve    schedule.Curve
+	st       State
+	log      *metricsLog
+	began    time.Time
+	busy     float64 // seconds of steps that count for the throughput
+	counted  int64   // their tokens
+	trained  int64
+	compile  float64
+	summary  Summary
+}
+
+// Run trains as the configuration says and writes the result. After an interruption (the context's end) it saves a checkpoint
+// and returns the context's error; Options.Resume goes on from there and ends with the same bytes.
+func Run(ctx context.Context, cfg *config.Config, o Options) (*Summary, error) {
+	r := &run{cfg: cfg, o: o, dir: cfg.Run.OutputDir, began: time.Now()}
+	if err := r.claim(); err != nil {
+		return nil, err
+	}
+	if err := r.prepare(ctx); err != nil {
+		return nil, err
+	}
+	defer r.close()
+	if err := r.loop(ctx); err != nil {
+		return nil, err
+	}
+	return r.finish()
+}
+
+func (r *run) tell(e Event) {
+	if r.o.Report != nil {
+		r.o.Report(e)
+	}
+}
+
+func (r *run) warn(format string, args ...any) {
+	r.tell(Event{Kind: "warning", Message: fmt.Sprintf(format, args...)})
+}
+
+// configName is the resolved configuration in the run directory.
+const configName = "config.yml"
+
+// claim refuses a run directory that is in use: it must be new, resumed, or replaced by force.
+func (r *run) claim() error {
+	entries, err := os.ReadDir(r.dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	ours := false
+	for _, e := range entries {
+		ours = ours || e.Name() == configName
+	}
+	switch {
+	case r.o.Resume && !ours:
+		return inputf("%s: holds no run to resume; start it without --resume", r.dir)
+	case r.o.Resume, len(entries) == 0:
+	case !r.o.Force:
+		return inputf("%s: exists and is not empty; use --resume to go on with the run in it, --force to replace it, or another run.output_dir", r.dir)
+	case !ours:
+		return inputf("%s: is not empty and holds no run, so --force does not replace it; choose another run.output_dir", r.dir)
+	default:
+		r.replaces = true
+	}
+	return nil
+}
+
+// begin makes the directory, once everything that the user may have got wrong was checked.
+func (r *run) begin() error {
+	if r.replaces {
+		if err := os.RemoveAll(r.dir); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(r.dir, "checkpoints"), 0o755); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(r.dir, configName), r.cfg.YAML())
+}
+
+// prepare opens model and data and brings the engine to where the run begins.
+func (r *run) prepare(ctx context.Context) (err error) {
+	r.tell(Event{Kind: "prepare", Message: "reading " + r.cfg.Model.Base})
+	if r.s, err = open(r.cfg, false); err != nil {
+		return err
+	}
+	if err := r.openData(ctx); err != nil {
+		return err
+	}
+	total, err := r.totalSteps()
+	if err != nil {
+		return err
+	}
+	if r.curve, err = r.cfg.Curve(total); err != nil {
+		return &InputError{err}
+	}
+	from := ""
+	fresh := State{Schema: stateSchema, Total: total, Seed: r.cfg.Run.Seed, ConfigDigest: r.cfg.Digest(), Config: string(r.cfg.YAML()),
+		DataDigest: r.train.Digest(), Version: r.o.Version}
+	if fresh.BaseDigest, err = r.baseDigest(); err != nil {
+		return err
+	}
+	r.st = fresh
+	if r.o.Resume {
+		if from, err = r.resumed(fresh); err != nil {
+			return err
+		}
+	} else if err := r.begin(); err != nil {
+		return err
+	}
+	if r.log, err = openMetrics(filepath.Join(r.dir, "metrics.jsonl"), r.st.Step); err != nil {
+		return err
+	}
+	if err := r.load(ctx); err != nil {
+		return err
+	}
+	if from != "" {
+		if err := r.e.restore(from, r.st); err != nil {
+			return err
+		}
+		r.tell(Event{Kind: "prepare", Message: fmt.Sprintf("resumed at step %d of %d", r.st.Step, r.st.Total)})
+	}
+	return nil
+}
+
+// load copies the model to the device while its graphs are compiled.
+func (r *run) load(ctx context.Context) (err error) {
+	shapes := r.train.Shapes()
+	rows, length := 0, 0
+	for _, s := range shapes {
+		if s[0]*s[1] > rows*length {
+			rows, length = s[0], s[1]
+		}
+	}
+	o := model.Options{Backend: r.o.Backend, Overlay: r.s.overlay, Replace: r.s.replace}
+	switch r.cfg.Model.DType {
+	case "float32":
+		o.Compute = dtypes.Float32
+	case "bfloat16":
+		o.Compute = dtypes.BFloat16
+	}
+	gpu := strings.Contains(strings.ToLower(r.o.Backend.Description()), "cuda")
+	wide := o.Compute
+	if wide == dtypes.InvalidDType {
+		wide = dtypes.Float32
+		if gpu {
+			wide = dtypes.BFloat16
+		}
+	}
+	recompute := settle(r.s.estimate(r.cfg, rows, length, true, wide), r.cfg.Train.GradientCheckpointing, gpu)
+	pass := model.PassOptions{Recompute: recompute, Chunk: r.cfg.Train.LossChunk}
+	if r.s.dropout {
+		pass.Dropout = new(uint64)
+	}
+	o.Ahead = func(m *model.Model) {
+		for i, s := range r.shapesInOrder() {
+			began := time.Now()
+			r.tell(Event{Kind: "compile", Message: fmt.Sprintf("compiling for batches of %d x %d (%d of %d shapes)", s[0], s[1], i+1, len(shapes))})
+			if m.CompilePass(s[0], s[1], pass) != nil {
+				return // whoever needs the graph meets the same error, and can return it
+			}
+			took := time.Since(began).Seconds()
+			if i == 0 {
+				r.compile = took
+			}
+			r.tell(Event{Kind: "compile", Message: fmt.Sprintf("compiled for batches of %d x %d", s[0], s[1]), Seconds: took})
+		}
+	}
+	if r.m, err = model.LoadFrom(ctx, r.s.desc, r.s.ckpt, o); err != nil {
+		return err
+	}
+	models := []*model.Model{r.m}
+	for d := 1; d < r.cfg.Train.Replicas; d++ {
+		if d >= r.o.Backend.NumDevices() {
+			return inputf("train.replicas: %d, but this backend has %d devices", r.cfg.Train.Replicas, r.o.Backend.NumDevices())
+		}
+		o.Ahead, o.Share, o.Device = nil, r.m, compute.DeviceNum(d)
+		m, err := model.LoadFrom(ctx, r.s.desc, r.s.ckpt, o)
+		if err != nil {
+			return err
+		}
+		models, r.copies = append(models, m), append(r.copies, m)
+	}
+	c := &r.cfg.Optim
+	r.e, err = NewEngine(AdamW{Beta1: c.Betas[0], Beta2: c.Betas[1], Eps: c.Eps, WeightDecay: c.WeightDecay, DecayAll: c.DecayAll, Clip: c.Clip, RatioB: c.LoRAPlusRatio}, models...)
+	if err != nil {
+		return err
+	}
+	r.e.Recompute, r.e.Chunk, r.e.Dropout, r.e.Seed = recompute, r.cfg.Train.LossChunk, r.s.dropout, mix(uint64(r.cfg.Run.Seed), 0xd40)
+	return nil
+}
+
+// shapesInOrder lists the shapes with those of the first step first.
+func (r *run) shapesInOrder() [][2]int {
+	var list [][2]int
+	seen := map[[2]int]bool{}
+	for _, b := range r.train.Step(r.st.Epoch, r.st.EpochStep) {
+		if s := [2]int{b.Rows, b.Length}; !seen[s] {
+			seen[s], list = true, append(list, s)
+		}
+	}
+	for _, s := range r.train.Shapes() {
+		if !seen[s] {
+			seen[s], list = true, append(list, s)
+		}
+	}
+	return list
+}
+
+// loop makes the steps.
+func (r *run) loop(ctx context.Context) error {
+	if r.valid != nil && r.st.Step == 0 {
+		if err := r.evaluate(ctx); err != nil {
+			return err
+		}
+		r.summary.FirstEvalLoss = r.summary.EvalLoss
+	}
+	for r.st.Step < r.st.Total && !r.st.Stopped {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(r.checkpoint(), err)
+		}
+		if err := r.step(); err != nil {
+			return err
+		}
+		step, total := r.st.Step, r.st.Total
+		best := false
+		if r.valid != nil && (r.cfg.Eval.Every.Due(step, total) || step == total) {
+			before := r.st.BestStep
+			if err := r.evaluate(ctx); err != nil {
+				if ctx.Err() != nil {
+					return errors.Join(r.checkpoint(), err)
+				}
+				return err
+			}
+			best = r.st.BestStep != before
+		}
+		if r.cfg.Save.Every.Due(step, total) || step == total || r.st.Stopped || (best && r.cfg.Eval.SaveBest) {
+			if err := r.checkpoint(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// step makes one optimizer step and logs it.
+func (r *run) step() error {
+	began := time.Now()
+	if r.st.EpochStep >= r.train.StepsPerEpoch(r.st.Epoch) {
+		r.st.Epoch, r.st.EpochStep = r.st.Epoch+1, 0
+	}
+	batches := r.train.Step(r.st.Epoch, r.st.EpochStep)
+	var micros []Micro
+	var read, targets, positions int64
+	for _, b := range batches {
+		micro := microOf(b, r.set)
+		if len(micro.Targets.Rows) == 0 {
+			continue // rows of padding
+		}
+		micros = append(micros, micro)
+		read += tokens(b)
+		targets += int64(len(micro.Targets.Rows))
+		positions += int64(b.Rows * b.Length)
+	}
+	prepared := time.Since(began)
+	lr := r.curve(r.st.Step + 1)
+	stats, err := r.e.Step(micros, lr)
+	if err != nil {
+		return fmt.Errorf("step %d: %w", r.st.Step+1, err)
+	}
+	took := time.Since(began)
+	r.st.Step++
+	r.st.EpochStep++
+	r.st.Tokens += read
+	r.st.TrainedTokens += targets
+	loss := stats.MeanLoss()
+	if stats.Skipped {
+		r.st.Skipped++
+		r.st.InARow++
+		if r.st.InARow >= maxSkips {
+			var where []string
+			for _, m := range micros {
+				where = append(where, m.Where())
+			}
+			return &DivergenceError{r.st.Step, strings.Join(where, "; "), loss}
+		}
+		r.warn("step %d: the gradient is not finite (loss %v); the step changes nothing", r.st.Step, loss)
+	} else {
+		r.st.InARow = 0
+	}
+	row := Metrics{Step: r.st.Step, Epoch: r.epoch(), LR: &lr, Skipped: stats.Skipped, Tokens: r.st.Tokens, TrainedTokens: r.st.TrainedTokens,
+		PadShare: 1 - float64(read)/float64(max(positions, 1)), StepMS: took.Seconds() * 1e3, DataMS: prepared.Seconds() * 1e3, MemPeak: memory.Peak()}
+	if !stats.Skipped {
+		accuracy := stats.Correct / stats.Weight
+		row.Loss, row.GradNorm, row.Accuracy = &loss, &stats.Norm, &accuracy
+		r.summary.LastLoss = &loss
+		if r.summary.FirstLoss == nil {
+			r.summary.FirstLoss = &loss
+		}
+	}
+	if r.summary.FirstStepAfter == 0 {
+		r.summary.FirstStepAfter = time.Since(r.began).Seconds()
+		row.CompileMS = r.compile * 1e3
+	} else {
+		r.busy += took.Seconds()
+		r.counted += read
+		r.trained += targets
+		row.TokPerS, row.TrainedTokPerS = float64(r.counted)/r.busy, float64(r.trained)/r.busy
+	}
+	if r.st.Step == 1 && stats.Norm == 0 && !stats.Skipped {
+		r.warn("the gradient of the first step is zero: everything is frozen or masked")
+	}
+	r.tell(Event{Kind: "step", Step: r.st.Step, Total: r.st.Total, Metrics: &row})
+	if r.cfg.Log.Every.Due(r.st.Step, r.st.Total) || r.st.Step == r.st.Total {
+		return r.log.add(row)
+	}
+	return nil
+}
+
+// epoch is how far the run is, in epochs.
+func (r *run) epoch() float64 {
+	return float64(r.st.Epoch) + float64(r.st.EpochStep)/float64(max(r.train.StepsPerEpoch(r.st.Epoch), 1))
+}
+
+// evaluate measures the held-out rows and keeps track of the best step.
+func (r *run) evaluate(ctx context.Context) error {
+	var sum model.Result
+	n := r.valid.StepsPerEpoch(0)
+	if k := r.cfg.Eval.MaxBatches; k >= 0 {
+		n = min(n, k)
+	}
+	for i := range n {
+		for _, b := range r.valid.Step(0, i) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			micro := microOf(b, r.held)
+			if len(micro.Targets.Rows) == 0 {
+				continue
+			}
+			part, err := r.m.Loss(micro.Input, micro.Targets, r.cfg.Train.LossChunk)
+			if err != nil {
+				return fmt.Errorf("evaluation: %w", err)
+			}
+			sum.Add(part)
+		}
+	}
+	if sum.Weight == 0 {
+		return nil
+	}
+	loss, accuracy := sum.Loss/sum.Weight, sum.Correct/sum.Weight
+	ppl := math.Exp(loss)
+	row := Metrics{Step: r.st.Step, Epoch: r.epoch(), EvalLoss: &loss, EvalAccuracy: &accuracy, EvalPPL: &ppl}
+	if math.IsNaN(loss) || math.IsInf(loss, 0) { // no number of JSON, and never the best
+		row.EvalLoss, row.EvalPPL = nil, nil
+		r.warn("step %d: the loss on the valid rows is %v", r.st.Step, loss)
+	} else {
+		r.summary.EvalLoss = &loss
+	}
+	if r.st.Step > 0 {
+		stop := &r.cfg.Eval.EarlyStopping
+		if row.EvalLoss != nil && (r.st.BestLoss == nil || loss < *r.st.BestLoss-stop.MinDelta) {
+			r.st.BestStep, r.st.BestLoss, r.st.Waited = r.st.Step, &loss, 0
+		} else if r.st.Waited++; stop.Patience > 0 && r.st.Waited >= stop.Patience {
+			r.st.Stopped = true
+			r.warn("no gain in %d evaluations: stopping early at step %d; the best was step %d", r.st.Waited, r.st.Step, r.st.BestStep)
+		}
+	}
+	r.tell(Event{Kind: "eval", Step: r.st.Step, Total: r.st.Total, Metrics: &row})
+	return r.log.add(row)
+}
+
+// checkpoint writes the state of the run, and removes checkpoints that are not kept.
+func (r *run) checkpoint() error {
+	dir := filepath.Join(r.dir, "checkpoints")
+	at := filepath.Join(dir, stepDir(r.st.Step))
+	began := time.Now()
+	st := r.st
+	if st.EpochStep >= r.train.StepsPerEpoch(st.Epoch) {
+		st.Epoch, st.EpochStep = st.Epoch+1, 0
+	}
+	if err := r.e.writeCheckpoint(at, st); err != nil {
+		return fmt.Errorf("checkpoint %s: %w", at, err)
+	}
+	if err := r.log.sync(); err != nil {
+		return err
+	}
+	r.tell(Event{Kind: "checkpoint", Step: r.st.Step, Message: at, Seconds: time.Since(began).Seconds()})
+	return prune(dir, r.cfg.Save.Keep, r.st.BestStep)
+}
+
+// finish writes the result, the summary and the page.
+func (r *run) finish() (*Summary, error) {
+	trained, err := r.m.Tensors()
+	if err != nil {
+		return nil, err
+	}
+	s := &r.summary
+	if r.cfg.Eval.SaveBest && r.st.BestStep > 0 && r.st.BestStep != r.st.Step {
+		if trained, err = readTrained(filepath.Join(r.dir, "checkpoints", stepDir(r.st.BestStep))); err != nil {
+			return nil, fmt.Errorf("the best checkpoint: %w", err)
+		}
+	}
+	for name, t := range trained {
+		for _, x := range t.Data {
+			if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+				return nil, fmt.Errorf("%s holds %v after training, so the result is not written; the checkpoints are in %s", name, x, filepath.Join(r.dir, "checkpoints"))
+			}
+		}
+	}
+	s.Result, s.Kind = filepath.Join(r.dir, r.s.kind), r.s.kind
+	if err := r.s.save(s.Result, trained, r.saveOptions()); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Result, err)
+	}
+	s.Steps, s.Tokens, s.TrainedTokens = r.st.Step, r.st.Tokens, r.st.TrainedTokens
+	s.Trainable, s.Parameters = r.s.trained(), r.s.desc.Parameters()
+	s.BestStep, s.BestEvalLoss, s.StoppedEarly, s.SkippedSteps = r.st.BestStep, r.st.BestLoss, r.st.Stopped, r.st.Skipped
+	s.Seconds, s.MemPeak, s.Backend = time.Since(r.began).Seconds(), memory.Peak(), r.o.BackendName
+	if r.busy > 0 {
+		s.TokPerS = float64(r.counted) / r.busy
+	}
+	if err := r.log.close(); err != nil {
+		return nil, err
+	}
+	if err := writeJSON(filepath.Join(r.dir, "summary.json"), s); err != nil {
+		return nil, err
+	}
+	if r.cfg.Log.Plot {
+		if err := r.page(); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (r *run) close() {
+	if r.log != nil {
+		_ = r.log.close()
+	}
+	if r.e != nil {
+		r.e.Close()
+	}
+	for _, m := range r.copies {
+		m.Close()
+	}
+	if r.m != nil {
+		r.m.Close()
+	}
+	if r.s != nil {
+		r.s.ckpt.Close()
+	}
+}

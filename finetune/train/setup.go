@@ -1,0 +1,447 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/mergekit/mergekit/finetune/adapter"
+	"github.com/mergekit/mergekit/finetune/config"
+	"github.com/mergekit/mergekit/model"
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// InputError says that configuration, model or data cannot be used as they are.
+type InputError struct{ Err error }
+
+// Error is the cause's.
+func (e *InputError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *InputError) Unwrap() error { return e.Err }
+
+func inputf(format string, args ...any) error { return &InputError{fmt.Errorf(format, args...)} }
+
+// subject is what a run trains: the model with its overlay, and how the result is written.
+type subject struct {
+	desc    *model.Description
+	ckpt    *tensors.Checkpoint
+	overlay *model.Overlay
+	replace map[string]model.Tensor
+	dropout bool
+	kind    string // "adapter" or "model", the result's directory
+	// dry leaves the values out, for a plan: the overlay has shapes alone.
+	dry bool
+	// save writes the result from the trained tensors.
+	save func(dir string, trained map[string]model.Tensor, o saveOptions) error
+}
+
+type saveOptions struct {
+	compat string
+	files  map[string][]byte
+	copies map[string]string
+}
+
+// trained returns the number of trained parameters.
+func (s *subject) trained() (n int64) {
+	for _, t := range s.overlay.Tensors {
+		n += int64(adapter.Tensor{Shape: t.Shape}.Elems())
+	}
+	return n
+}
+
+// open reads the base and makes what trains on it; dry reads headers alone. The caller closes the checkpoint.
+func open(cfg *config.Config, dry bool) (s *subject, err error) {
+	d, raw, err := model.ReadDescription(cfg.Model.Base)
+	if err != nil {
+		return nil, err
+	}
+	ckpt, err := tensors.Open(cfg.Model.Base)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			ckpt.Close()
+		}
+	}()
+	s = &subject{desc: d, ckpt: ckpt, kind: "model", dry: dry}
+	switch cfg.Tune {
+	case "full", "head":
+		if cfg.Model.AdapterIn != "" {
+			return nil, inputf("model.adapter_in: tune %s trains the base's own weights; fuse the adapter first ('mergekit adapters fuse')", cfg.Tune)
+		}
+		return s, s.whole(cfg)
+	}
+	s.kind = "adapter"
+	modules, err := adapter.Modules(ckpt, raw)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.adapters(cfg, modules)
+}
+
+// whole makes every weight train, or the head's alone.
+func (s *subject) whole(cfg *config.Config) error {
+	d := s.desc
+	var want func(string) bool
+	if cfg.Tune == "head" {
+		if d.Tied && d.Head == model.HeadLM {
+			return inputf("tune head: the output layer of this model is its embedding (tie_word_embeddings), so both would train; use tune: full, or lora")
+		}
+		names := map[string]bool{}
+		for _, l := range d.HeadLinears() {
+			names[l.Name+".weight"], names[l.Name+".bias"] = true, true
+		}
+		want = func(name string) bool { return names[name] }
+	}
+	values, err := map[string]model.Tensor{}, error(nil)
+	if s.dry {
+		for name, shape := range d.Shapes() {
+			if want == nil || want(name) {
+				values[name] = model.Tensor{Shape: shape}
+			}
+		}
+	} else if values, err = d.Weights(s.ckpt, want); err != nil {
+		return err
+	}
+	if len(values) == 0 {
+		return inputf("tune %s: the model has no such weights", cfg.Tune)
+	}
+	s.overlay = &model.Overlay{Tensors: values}
+	s.save = s.saveModel
+	return nil
+}
+
+// floats reads the weight of a module as the file stores it.
+func (s *subject) floats(m adapter.Module) ([]float32, error) {
+	v, err := s.ckpt.View(m.Weight)
+	if err != nil {
+		return nil, err
+	}
+	f := make([]float32, v.Elems())
+	if err := tensors.DecodeFloat32(f, v.Data, v.DType); err != nil {
+		return nil, fmt.Errorf("%s: %w", m.Weight, err)
+	}
+	return f, nil
+}
+
+// className is the name in the model's class of a tensor that an adapter's file holds under key.
+func className(key string) string {
+	return strings.Replace(strings.TrimPrefix(key, diskPrefix), ".base_layer.bias", ".bias", 1)
+}
+
+// adapters makes low-rank factors train, and what the configuration wants whole.
+func (s *subject) adapters(cfg *config.Config, modules []adapter.Module) error {
+	c := peftConfig(cfg, s.desc)
+	var begin *adapter.Adapter
+	var err error
+	s.replace = map[string]model.Tensor{}
+	if cfg.Model.AdapterIn != "" {
+		if begin, err = adapter.Open(cfg.Model.AdapterIn); err != nil {
+			return err
+		}
+		deltas, err := begin.Bind(modules)
+		if err != nil {
+			return err
+		}
+		if cfg.Model.AdapterInMode != "continue" && !s.dry {
+			if err := s.fuse(deltas); err != nil {
+				return err
+			}
+		} else {
+			c = begin.Config
+			c.Dropout = cfg.LoRA.Dropout
+		}
+	}
+	continued := begin != nil && cfg.Model.AdapterInMode == "continue"
+	targets, err := adapter.Select(c, modules)
+	if err != nil {
+		return err
+	}
+	for _, t := range targets {
+		if t.OutputHead && t.Tied && cfg.LoRA.Tie == "refuse" {
+			return tied(t.Path)
+		}
+	}
+	whole, err := adapter.SelectWhole(c, modules, targets)
+	if err != nil {
+		return err
+	}
+	weight := func(m adapter.Module) ([]float32, error) {
+		if r, ok := s.replace[m.Path+".weight"]; ok {
+			return slices.Clone(r.Data), nil
+		}
+		return s.floats(m)
+	}
+	var values map[string]adapter.Tensor
+	if continued {
+		values = begin.Tensors
+	} else if s.dry {
+		values = map[string]adapter.Tensor{}
+		for _, t := range targets {
+			values[t.A], values[t.B] = adapter.Tensor{Shape: t.ShapeA()}, adapter.Tensor{Shape: t.ShapeB()}
+			for _, key := range []string{t.BiasB, t.Magnitude} {
+				if key != "" {
+					values[key] = adapter.Tensor{Shape: []int{t.Out}}
+				}
+			}
+		}
+	} else if values, err = adapter.Init(c, targets, uint64(cfg.Run.Seed), weight); err != nil {
+		return err
+	}
+	initial := values
+	s.overlay = &model.Overlay{Maps: map[string]model.Adaption{}, Tensors: map[string]model.Tensor{}}
+	// keys remembers under which keys of the adapter's file a trained tensor is saved.
+	keys := map[string][]string{}
+	put := func(key, name string, t adapter.Tensor) {
+		if _, ok := s.overlay.Tensors[name]; !ok {
+			s.overlay.Tensors[name] = model.Tensor{Shape: t.Shape, Data: slices.Clone(t.Data)}
+		}
+		keys[name] = append(keys[name], key)
+	}
+	for _, t := range targets {
+		s.overlay.Maps[t.Path] = model.Adaption{Rank: t.Rank, Scale: t.Scale, DoRA: t.DoRA, Bias: t.BiasB != "", Dropout: c.Dropout}
+		s.dropout = s.dropout || c.Dropout > 0
+		for _, key := range []string{t.A, t.B, t.BiasB, t.Magnitude} {
+			if key != "" {
+				put(key, className(key), values[key])
+			}
+		}
+		if c.ChangesBase() && !continued && !s.dry && t.Kind != adapter.Embedding {
+			w, err := weight(t.Module)
+			if err != nil {
+				return err
+			}
+			adapter.Residual(c, t, initial, w)
+			s.replace[t.Path+".weight"] = model.Tensor{Shape: t.Shape, Data: w}
+		}
+	}
+	for _, w := range whole {
+		name := className(w.Key)
+		if w.Tied || (s.desc.Tied && w.Kind == adapter.Embedding) {
+			switch cfg.LoRA.Tie {
+			case "refuse":
+				return tied(w.Path)
+			case "keep":
+				name = s.desc.Names.Embed + ".weight" // one matrix, saved under every name that was asked for
+				c.EnsureWeightTying = true
+			}
+		}
+		t, ok := adapter.Tensor{}, false
+		if continued {
+			t, ok = begin.Tensors[w.Key]
+		}
+		if !ok && s.dry {
+			t = adapter.Tensor{Shape: w.Shape}
+		} else if !ok {
+			m := w.Module
+			m.Weight = w.Tensor
+			f, err := s.floats(m)
+			if err != nil {
+				return err
+			}
+			t = adapter.Tensor{Shape: w.Shape, Data: f}
+		}
+		put(w.Key, name, t)
+	}
+	s.save = func(dir string, trained map[string]model.Tensor, o saveOptions) error {
+		disk := map[string]adapter.Tensor{}
+		for name, list := range keys {
+			t, ok := trained[name]
+			if !ok {
+				return fmt.Errorf("the trained tensor %s is missing", name)
+			}
+			for _, key := range list {
+				disk[key] = adapter.Tensor{Shape: t.Shape, Data: t.Data}
+			}
+		}
+		out, values, err := adapter.Converted(c, targets, initial, disk)
+		if err != nil {
+			return err
+		}
+		out.InferenceMode = true
+		a := &adapter.Adapter{Config: out, Tensors: values}
+		if begin != nil && cfg.Model.AdapterInMode == "stack" {
+			// Both on the original base: their sum is exact as one adapter of the ranks' sum.
+			if a, _, err = adapter.Combine(context.Background(), []*adapter.Adapter{begin, a}, adapter.CombineOptions{Method: "cat", Weights: []float64{1, 1}}); err != nil {
+				return err
+			}
+		}
+		return a.Save(dir, adapter.SaveOptions{Compat: o.compat, Files: o.files, Copies: o.copies, Force: true})
+	}
+	return nil
+}
+
+// tied refuses to train a matrix that embedding and head share without being told how.
+func tied(path string) error {
+	return inputf("lora: %s would train, and the embedding and the output of this model are one matrix (tie_word_embeddings); say lora.tie: untie (two matrices from then on; set the flag to false in the fused model) or keep (one matrix, saved under both names), or leave it out", path)
+}
+
+// fuse puts an adapter's fused weights in the place of the base's.
+func (s *subject) fuse(deltas []adapter.Delta) error {
+	for i := range deltas {
+		d := &deltas[i]
+		var w []float32
+		if !d.New {
+			v, err := s.ckpt.View(d.Tensor)
+			if err != nil {
+				return err
+			}
+			w = make([]float32, v.Elems())
+			if err := tensors.DecodeFloat32(w, v.Data, v.DType); err != nil {
+				return fmt.Errorf("%s: %w", d.Tensor, err)
+			}
+		} else {
+			w = make([]float32, d.Elems())
+		}
+		if d.NeedsPass() {
+			base := slices.Clone(w)
+			if err := d.Prepare(func(part []float32, off int64) error { copy(part, base[off:]); return nil }); err != nil {
+				return err
+			}
+		}
+		if err := d.Apply(w, 0); err != nil {
+			return err
+		}
+		name := d.Module.Path + ".weight"
+		if d.Tensor == d.Module.BiasName {
+			name = d.Module.Path + ".bias"
+		}
+		s.replace[name] = model.Tensor{Shape: d.Shape, Data: w}
+	}
+	return nil
+}
+
+// peftConfig is the adapter's configuration as PEFT knows it.
+func peftConfig(cfg *config.Config, d *model.Description) *adapter.Config {
+	l := &cfg.LoRA
+	c := adapter.Defaults()
+	c.BaseModel = cfg.Model.Base
+	c.R, c.Alpha, c.Dropout = l.R, l.Alpha, l.Dropout
+	c.Targets = selector(l.TargetModules)
+	c.Exclude = selector(l.ExcludeModules)
+	c.ModulesToSave, c.Bias = slices.Clone(l.ModulesToSave), l.Bias
+	c.RSLoRA, c.DoRA = l.UseRSLoRA, l.UseDoRA || cfg.Tune == "dora"
+	c.FanInFanOut = d.Conv1D
+	c.Init = l.Init
+	if c.Init == "default" {
+		c.Init = "true"
+	}
+	for _, p := range l.RankPattern {
+		c.RankPattern = append(c.RankPattern, adapter.Pattern{Key: p.Module, Value: float64(p.R)})
+	}
+	for _, p := range l.AlphaPattern {
+		c.AlphaPattern = append(c.AlphaPattern, adapter.Pattern{Key: p.Module, Value: p.Alpha})
+	}
+	c.LayersToTransform = slices.Clone(l.LayersToTransform)
+	if l.LayersPattern != "" {
+		c.LayersPattern = []string{l.LayersPattern}
+	}
+	switch d.Head {
+	case model.HeadLM:
+		c.TaskType = "CAUSAL_LM"
+	case model.HeadScore, model.HeadClassifier:
+		c.TaskType = "SEQ_CLS"
+	}
+	return c
+}
+
+func selector(m config.Modules) adapter.Selector {
+	return adapter.Selector{Names: slices.Clone(m.Names), Regex: m.Pattern, AllLinear: m.AllLinear}
+}
+
+// saveModel writes the base with its trained weights, in the base's dtypes and order.
+func (s *subject) saveModel(dir string, trained map[string]model.Tensor, o saveOptions) error {
+	byFile := map[string]model.Tensor{}
+	for name, t := range trained {
+		info, ok := s.desc.Find(s.ckpt, name)
+		if !ok {
+			return fmt.Errorf("the checkpoint has no tensor for %s", name)
+		}
+		byFile[info.Name] = t
+	}
+	var infos []tensors.Info
+	for _, name := range s.ckpt.Names() {
+		info, _ := s.ckpt.Lookup(name)
+		infos = append(infos, info)
+	}
+	var names []string
+	for n := range o.files {
+		names = append(names, n)
+	}
+	for n := range o.copies {
+		names = append(names, n)
+	}
+	w, err := tensors.Create(dir, infos, tensors.WriteOptions{Force: true, Files: names, Metadata: map[string]string{"format": "pt"}})
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	for i, info := range infos {
+		v, err := s.ckpt.View(info.Name)
+		if err != nil {
+			return err
+		}
+		data := v.Data
+		if t, ok := byFile[info.Name]; ok {
+			data = make([]byte, info.Bytes())
+			if err := tensors.EncodeFloat32(data, info.DType, t.Data); err != nil {
+				return err
+			}
+		}
+		if err := w.WriteAt(i, data, 0); err != nil {
+			return err
+		}
+		if err := w.Finish(i); err != nil {
+			return err
+		}
+	}
+	for n, data := range o.files {
+		if err := w.WriteFile(n, data); err != nil {
+			return err
+		}
+	}
+	for n, path := range o.copies {
+		if err := w.CopyFile(n, path); err != nil {
+			return err
+		}
+	}
+	return w.Commit()
+}
+
+// sideFiles are the files of a base that belong to a fine-tuned model too.
+var sideFiles = []string{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+	"tokenizer.model", "vocab.txt", "chat_template.jinja"}
+
+// copies lists the side files of the base by the path they are copied from.
+func copies(base string, names []string) map[string]string {
+	out := map[string]string{}
+	for _, n := range names {
+		path := filepath.Join(base, n)
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+			out[n] = path
+		}
+	}
+	return out
+}
+
+// stepDir names the directory of a checkpoint.
+func stepDir(step int) string { return "step-" + fmt.Sprintf("%06d", step) }
+
+// stepOf is the step of a checkpoint's directory name, -1 for others.
+func stepOf(name string) int {
+	n, ok := strings.CutPrefix(name, "step-")
+	if !ok {
+		return -1
+	}
+	k, err := strconv.Atoi(n)
+	if err != nil || k < 0 {
+		return -1
+	}
+	return k
+}

@@ -1,0 +1,247 @@
+package train
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	gt "github.com/gomlx/gomlx/core/tensors"
+
+	"github.com/mergekit/mergekit/model"
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// stateSchema is the version of checkpoints; another one is not resumed.
+const stateSchema = 1
+
+// State is where a run was when a checkpoint was written. With the tensors beside it, it is all that a resumed run needs: the
+// order of rows and dropout are functions of seed, epoch and step.
+type State struct {
+	Schema        int       `json:"schema"`
+	Step          int       `json:"step"`      // optimizer steps made
+	Total         int       `json:"total"`     // steps of the run
+	Epoch         int       `json:"epoch"`     // of the next step
+	EpochStep     int       `json:"epoch_step"` // of the next step, in its epoch
+	Tokens        int64     `json:"tokens"`
+	TrainedTokens int64     `json:"trained_tokens"`
+	Seed          int64     `json:"seed"`
+	ConfigDigest  string    `json:"config_digest"`
+	Config        string    `json:"config"` // the resolved file
+	DataDigest    string    `json:"data_digest"`
+	BaseDigest    string    `json:"base_digest"`
+	Skipped       int       `json:"skipped"` // steps with a gradient that was not finite
+	InARow        int       `json:"skipped_in_a_row"`
+	BestStep      int       `json:"best_step"`
+	BestLoss      *float64  `json:"best_loss"`
+	Waited        int       `json:"evaluations_without_gain"`
+	Stopped       bool      `json:"stopped_early"`
+	Version       string    `json:"version"`
+	History       []float64 `json:"-"`
+}
+
+// The prefixes of a checkpoint's tensors: what trains, and the two moments.
+const (
+	prefixTrained = "trained/"
+	prefixM       = "adamw.m/"
+	prefixV       = "adamw.v/"
+)
+
+const stateName = "state.json"
+
+// writeCheckpoint writes a checkpoint of the engine; the directory appears whole or not at all.
+func (e *Engine) writeCheckpoint(dir string, st State) error {
+	type part struct {
+		info tensors.Info
+		data []float32
+	}
+	var parts []part
+	for i, v := range e.Model.Vectors {
+		if v == nil {
+			continue
+		}
+		for prefix, t := range map[string]*gt.Tensor{prefixTrained: v.Value, prefixM: e.replicas[0].opt.state[i].m, prefixV: e.replicas[0].opt.state[i].v} {
+			all, err := gt.CopyFlatData[float32](t)
+			if err != nil {
+				return err
+			}
+			for _, s := range v.Packed.Segments {
+				parts = append(parts, part{tensors.Info{Name: prefix + v.Prefix + s.Name, DType: tensors.F32, Shape: s.Shape}, all[s.Offset : s.Offset+s.Size()]})
+			}
+		}
+	}
+	slices.SortFunc(parts, func(a, b part) int { return strings.Compare(a.info.Name, b.info.Name) })
+	infos := make([]tensors.Info, len(parts))
+	for i, p := range parts {
+		infos[i] = p.info
+	}
+	w, err := tensors.Create(dir, infos, tensors.WriteOptions{FileName: "checkpoint.safetensors", Force: true, Files: []string{stateName}})
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	for i, p := range parts {
+		data := make([]byte, p.info.Bytes())
+		if err := tensors.EncodeFloat32(data, tensors.F32, p.data); err != nil {
+			return err
+		}
+		if err := w.WriteAt(i, data, 0); err != nil {
+			return err
+		}
+		if err := w.Finish(i); err != nil {
+			return err
+		}
+	}
+	raw, err := json.MarshalIndent(st, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := w.WriteFile(stateName, append(raw, '\n')); err != nil {
+		return err
+	}
+	return w.Commit()
+}
+
+// readState reads the state of a checkpoint.
+func readState(dir string) (State, error) {
+	var st State
+	path := filepath.Join(dir, stateName)
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return st, err
+	}
+	if err := json.Unmarshal(raw, &st); err != nil {
+		return st, inputf("%s: is no state of a run: %v; resume from another checkpoint", path, err)
+	}
+	if st.Schema != stateSchema {
+		return st, inputf("%s: has schema %d, this version reads %d; finish the run with the version that began it", path, st.Schema, stateSchema)
+	}
+	return st, nil
+}
+
+// checkpointTensors opens the tensors of a checkpoint.
+func checkpointTensors(dir string) (*tensors.Checkpoint, error) {
+	return tensors.Open(filepath.Join(dir, "checkpoint.safetensors"))
+}
+
+// readTrained returns the trained tensors of a checkpoint, by full name.
+func readTrained(dir string) (map[string]model.Tensor, error) {
+	c, err := checkpointTensors(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	out := map[string]model.Tensor{}
+	for _, name := range c.Names() {
+		full, ok := strings.CutPrefix(name, prefixTrained)
+		if !ok {
+			continue
+		}
+		f, shape, err := values(c, name)
+		if err != nil {
+			return nil, err
+		}
+		out[full] = model.Tensor{Shape: shape, Data: f}
+	}
+	return out, nil
+}
+
+func values(c *tensors.Checkpoint, name string) ([]float32, []int, error) {
+	v, err := c.View(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	f := make([]float32, v.Elems())
+	return f, v.Shape, tensors.DecodeFloat32(f, v.Data, v.DType)
+}
+
+// restore brings the engine to a checkpoint.
+func (e *Engine) restore(dir string, st State) error {
+	c, err := checkpointTensors(dir)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for i, v := range e.Model.Vectors {
+		if v == nil {
+			continue
+		}
+		fill := func(prefix string) ([]float32, error) {
+			data := make([]float32, v.Packed.Size)
+			for _, s := range v.Packed.Segments {
+				f, _, err := values(c, prefix+v.Prefix+s.Name)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", dir, err)
+				}
+				if len(f) != s.Size() {
+					return nil, inputf("%s: %s has %d values, this run has %d; the checkpoint is of another run", dir, v.Prefix+s.Name, len(f), s.Size())
+				}
+				copy(data[s.Offset:], f)
+			}
+			return data, nil
+		}
+		w, err := fill(prefixTrained)
+		if err != nil {
+			return err
+		}
+		m, err := fill(prefixM)
+		if err != nil {
+			return err
+		}
+		v2, err := fill(prefixV)
+		if err != nil {
+			return err
+		}
+		for _, r := range e.replicas {
+			if err := r.m.SetVector(r.m.Vectors[i], w); err != nil {
+				return err
+			}
+			if err := r.opt.setState(i, m, v2); err != nil {
+				return err
+			}
+		}
+	}
+	e.step = st.Step
+	return nil
+}
+
+// checkpoints lists the checkpoints of a run by step, ascending.
+func checkpoints(dir string) ([]int, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var steps []int
+	for _, e := range entries {
+		if k := stepOf(e.Name()); k >= 0 && e.IsDir() {
+			if _, err := os.Stat(filepath.Join(dir, e.Name(), stateName)); err == nil {
+				steps = append(steps, k)
+			}
+		}
+	}
+	slices.Sort(steps)
+	return steps, nil
+}
+
+// prune removes old checkpoints: the newest keep of them stay, and the best.
+func prune(dir string, keep, best int) error {
+	steps, err := checkpoints(dir)
+	if err != nil {
+		return err
+	}
+	for i, k := range steps {
+		if i >= len(steps)-max(keep, 1) || k == best {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, stepDir(k))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
