@@ -64,15 +64,24 @@ const (
 )
 
 func (a *instruction) encode(e *encoder) (tokens, error) {
+	c, err := a.plain(e)
+	if err != nil {
+		return tokens{}, err
+	}
+	return c.encode(e)
+}
+
+// plain is the instruction as a conversation, or without a template as a text with its completion.
+func (a *instruction) plain(e *encoder) (content, error) {
 	if e.template == nil {
 		if a.system != "" || len(a.history) > 0 {
-			return tokens{}, fmt.Errorf("\"system\" and \"history\" need a chat template, and %s", noTemplate)
+			return nil, fmt.Errorf("\"system\" and \"history\" need a chat template, and %s", noTemplate)
 		}
 		prompt := fmt.Sprintf(alpacaWithoutInput, a.instruction)
 		if a.input != "" {
 			prompt = fmt.Sprintf(alpacaWithInput, a.instruction, a.input)
 		}
-		return (&continuation{prompt, a.output}).encode(e)
+		return &continuation{prompt, a.output}, nil
 	}
 	question := a.instruction
 	if a.input != "" {
@@ -84,8 +93,5 @@ func (a *instruction) encode(e *encoder) (tokens, error) {
 	}
 	list = append(append(list, a.history...), message("user", question))
 	c := &conversation{prompt: len(list)}
-	if err := c.add(append(list, message("assistant", a.output))); err != nil {
-		return tokens{}, err
-	}
-	return c.encode(e)
+	return c, c.add(append(list, message("assistant", a.output)))
 }

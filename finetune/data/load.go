@@ -37,6 +37,8 @@ type Options struct {
 	TemplateArgs map[string]any
 	// NoEOS leaves texts and completions without the token that ends a text.
 	NoEOS bool
+	// Shots are put before every row; nil: none.
+	Shots *Shots
 	// Labels are the classes of classified rows in order; nil: those that occur.
 	Labels []string
 }
@@ -276,7 +278,7 @@ func (r *result) read(e *encoder, f *format, text []byte, plain bool) error {
 			return err
 		}
 	}
-	t, err := c.encode(e)
+	t, err := e.encode(c, &r.example, string(text))
 	if err != nil {
 		return err
 	}
