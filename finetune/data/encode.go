@@ -99,6 +99,23 @@ func (e *encoder) text(s string) ([]int32, error) {
 	return int32s(ids), err
 }
 
+// continued tokenises text that stands behind other text: behind a line break, whose tokens are taken off again, since some tokenizers
+// put a blank before whatever begins a text.
+func (e *encoder) continued(s string) ([]int32, error) {
+	anchor, err := e.text("\n")
+	if err != nil {
+		return nil, err
+	}
+	ids, err := e.text("\n" + s)
+	if err != nil {
+		return nil, err
+	}
+	if len(ids) > len(anchor) && len(anchor) > 0 && slices.Equal(ids[:len(anchor)], anchor) {
+		return ids[len(anchor):], nil
+	}
+	return e.text(s)
+}
+
 // spans is text that says which bytes each token stands for.
 func (e *encoder) spans(s string) ([]int32, []tokenizer.Span, error) {
 	if e.Tokenizer == nil {
@@ -176,7 +193,7 @@ func (c *continuation) encode(e *encoder) (tokens, error) {
 	var notes note
 	if len(prompt) > len(ids) || !slices.Equal(ids[:len(prompt)], prompt) {
 		// A token would reach over the border. At inference the prompt is tokenised by itself, so it is here as well.
-		rest, err := e.text(c.completion)
+		rest, err := e.continued(c.completion)
 		if err != nil {
 			return tokens{}, err
 		}
