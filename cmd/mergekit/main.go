@@ -146,6 +146,7 @@ EXIT STATUS
 		newLogitsCommand(), newGenerateCommand())
 	root.AddCommand(newFinetuneCommand())
 	root.AddCommand(newFuseCommand(), newAdaptersCommand())
+	root.AddCommand(newPreviewCommand())
 	return root
 }
 

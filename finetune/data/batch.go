@@ -480,3 +480,6 @@ func (b *Batcher) Use() []ShapeUse {
 	}
 	return out
 }
+
+// Packing returns how rows share sequences.
+func (b *Batcher) Packing() string { return b.o.Packing }

@@ -43,7 +43,7 @@ type Lengths struct {
 
 // Preview is what there is to look at before training.
 type Preview struct {
-	Rows     []Row           `json:"rows"`
+	Rows     []Row           `json:"rows,omitempty"`
 	Report   data.Report     `json:"report"`
 	Labels   []string        `json:"labels,omitempty"`
 	Template string          `json:"template,omitempty"` // which chat template renders conversations
