@@ -1,21 +1,57 @@
 package model
 
 import (
+	"math/bits"
+
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 	gt "github.com/gomlx/gomlx/core/tensors"
 )
 
-// RowLogits returns the logits after single positions of a batch, [len(rows), V], or [len(rows), len(ids)] for some tokens only.
-// rows: row*Length + column, as Targets have them. Other positions cost nothing in the head.
-func (m *Model) RowLogits(in Input, rows, ids []int32) (*Output, error) {
+// Pass is a batch that went through the blocks: its hidden states, of which heads compute what is asked for.
+type Pass struct {
+	m  *Model
+	in Input
+	h  *gt.Tensor
+}
+
+// Pass sends a batch through the blocks. The caller frees it.
+func (m *Model) Pass(in Input) (*Pass, error) {
 	in, err := m.D.check(in)
 	if err != nil {
 		return nil, err
 	}
+	h, err := m.Hidden(in)
+	if err != nil {
+		return nil, err
+	}
+	return &Pass{m, in, h}, nil
+}
+
+// Free gives the hidden states' memory back.
+func (p *Pass) Free() {
+	if p != nil {
+		free(p.h)
+	}
+}
+
+// RowLogits returns the logits after single positions of a batch, [len(rows), V], or [len(rows), len(ids)] for some tokens only.
+// rows: row*Length + column, as Targets have them. Other positions cost nothing in the head.
+func (m *Model) RowLogits(in Input, rows, ids []int32) (*Output, error) {
+	p, err := m.Pass(in)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Free()
+	return p.RowLogits(rows, ids)
+}
+
+// RowLogits is Model.RowLogits of a pass.
+func (p *Pass) RowLogits(rows, ids []int32) (*Output, error) {
+	m := p.m
 	probe := Targets{Rows: rows, IDs: make([]int32, len(rows)), Weights: make([]float32, len(rows))}
-	if err := m.checkTargets(in, probe); err != nil {
+	if err := m.checkTargets(p.in, probe); err != nil {
 		return nil, err
 	}
 	for _, id := range ids {
@@ -31,11 +67,6 @@ func (m *Model) RowLogits(in Input, rows, ids []int32) (*Output, error) {
 	if len(rows) == 0 || width == 0 {
 		return out, nil
 	}
-	h, err := m.Hidden(in)
-	if err != nil {
-		return nil, err
-	}
-	defer free(h)
 	name, columns := "row logits", []any(nil)
 	if ids != nil {
 		t, err := putOn(m, ids, len(ids))
@@ -45,13 +76,13 @@ func (m *Model) RowLogits(in Input, rows, ids []int32) (*Output, error) {
 		defer free(t)
 		name, columns = "row logits of some tokens", []any{t}
 	}
-	c := m.ChunkRows(len(rows), 0)
+	c := m.fewRows(len(rows))
 	for _, part := range probe.chunks(c) {
 		at, err := putOn(m, part.Rows, c)
 		if err != nil {
 			return nil, err
 		}
-		got, err := m.run(name, m.head, m.rowLogitsGraph, append([]any{h, at}, columns...)...)
+		got, err := m.run(name, m.head, m.rowLogitsGraph, append([]any{p.h, at}, columns...)...)
 		free(at)
 		if err != nil {
 			return nil, err
@@ -66,6 +97,11 @@ func (m *Model) RowLogits(in Input, rows, ids []int32) (*Output, error) {
 	return out, nil
 }
 
+// fewRows returns how many rows the head takes at a time: one of few numbers, since each is compiled.
+func (m *Model) fewRows(n int) int {
+	return m.ChunkRows(max(16, 1<<bits.Len(uint(max(n, 1)-1))), 0)
+}
+
 // rowLogitsGraph builds the logits of chosen rows: h [B,S,H], rows [c], ids [k]? to [c,V] or [c,k].
 func (m *Model) rowLogitsGraph(o *ops, in []*Node) []*Node {
 	rows := Gather(Reshape(in[0], -1, m.D.Hidden), InsertAxes(in[1], -1))
@@ -76,49 +112,58 @@ func (m *Model) rowLogitsGraph(o *ops, in []*Node) []*Node {
 	return []*Node{logits}
 }
 
-// LogProbs returns the logarithm of the probability of every target, in their order. Weights do not matter.
-func (m *Model) LogProbs(in Input, t Targets) ([]float32, error) {
-	in, err := m.D.check(in)
+// LogProbs returns the logarithm of the probability of every target, in their order, and whether it has the largest logit (ties
+// count). Weights do not matter.
+func (m *Model) LogProbs(in Input, t Targets) (logs []float32, first []bool, err error) {
+	p, err := m.Pass(in)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	defer p.Free()
+	return p.LogProbs(t)
+}
+
+// LogProbs is Model.LogProbs of a pass.
+func (p *Pass) LogProbs(t Targets) (logs []float32, first []bool, err error) {
+	m := p.m
 	if t.Weights == nil {
 		t.Weights = make([]float32, len(t.Rows))
 	}
-	if err := m.checkTargets(in, t); err != nil {
-		return nil, err
+	if err := m.checkTargets(p.in, t); err != nil {
+		return nil, nil, err
 	}
-	if len(t.Rows) == 0 {
-		return nil, nil
-	}
-	h, err := m.Hidden(in)
-	if err != nil {
-		return nil, err
-	}
-	defer free(h)
-	var out []float32
-	c := m.ChunkRows(in.Rows*in.Length, 0)
+	c := m.fewRows(len(t.Rows))
 	for _, part := range t.chunks(c) {
 		data, err := m.headData(part)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		got, err := m.run("log probabilities", m.head, func(o *ops, in []*Node) []*Node {
 			_, logits, _, _, picked, lse := m.lossGraph(o, in)
-			return []*Node{Sub(ReduceSum(Where(picked, logits, ZerosLike(logits)), 1), lse)}
-		}, append([]any{h}, data...)...)
+			value := ReduceSum(Where(picked, logits, ZerosLike(logits)), 1)
+			return []*Node{Sub(value, lse), ConvertDType(GreaterOrEqual(value, ReduceMax(logits, 1)), dtypes.Float32)}
+		}, append([]any{p.h}, data...)...)
 		freeArgs(data)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		list, err := gt.CopyFlatData[float32](got[0])
+		var lists [2][]float32
+		for i := range lists {
+			if lists[i], err = gt.CopyFlatData[float32](got[i]); err != nil {
+				break
+			}
+		}
 		free(got...)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		out = append(out, list[:min(c, len(t.Rows)-len(out))]...)
+		n := min(c, len(t.Rows)-len(logs))
+		logs = append(logs, lists[0][:n]...)
+		for _, v := range lists[1][:n] {
+			first = append(first, v != 0)
+		}
 	}
-	return out, nil
+	return logs, first, nil
 }
 
 // pooledGraph builds embeddings of texts: h [B,S,H], segments [B,S] to float32 [B, width].

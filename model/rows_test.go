@@ -33,7 +33,11 @@ func TestRows(t *testing.T) {
 			all := forward(t, m, batch)
 			targets := model.Targets{}
 			for r, row := range []int32{0, 20, 21, 30, 35, 7, 7} {
-				targets.Rows, targets.IDs = append(targets.Rows, row), append(targets.IDs, int32(11*r+3))
+				id := int32(11*r + 3)
+				if r%3 == 1 { // the largest
+					id = int32(slices.Index(all[row], slices.Max(all[row])))
+				}
+				targets.Rows, targets.IDs = append(targets.Rows, row), append(targets.IDs, id)
 				targets.Weights = append(targets.Weights, 0.5)
 			}
 			out, err := m.RowLogits(batch, targets.Rows, nil)
@@ -45,7 +49,7 @@ func TestRows(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			logs, err := m.LogProbs(batch, targets)
+			logs, first, err := m.LogProbs(batch, targets)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,6 +75,9 @@ func TestRows(t *testing.T) {
 				if math.Abs(float64(logs[i])-p) > 1e-4 {
 					t.Errorf("position %d: log probability %v, want %v", row, logs[i], p)
 				}
+				if best := full[targets.IDs[i]] == slices.Max(full); first[i] != best {
+					t.Errorf("position %d: is first %v, want %v", row, first[i], best)
+				}
 				want -= 0.5 * p
 			}
 			if math.Abs(loss.Loss-want) > 1e-3 || loss.Weight != 3.5 || math.Abs(loss.Perplexity()-math.Exp(want/3.5)) > 1e-2*loss.Perplexity() {
@@ -91,13 +98,16 @@ func TestRowErrors(t *testing.T) {
 	if _, err := m.RowLogits(in, []int32{1}, []int32{96}); !errors.As(err, &vocabulary) {
 		t.Errorf("a token outside: %v", err)
 	}
-	if _, err := m.LogProbs(in, model.Targets{Rows: []int32{1}, IDs: []int32{-1}}); !errors.As(err, &vocabulary) {
+	if _, _, err := m.LogProbs(in, model.Targets{Rows: []int32{1}, IDs: []int32{-1}}); !errors.As(err, &vocabulary) {
 		t.Errorf("a target outside: %v", err)
 	}
 	if out, err := m.RowLogits(in, nil, nil); err != nil || len(out.Data) != 0 {
 		t.Errorf("no position: %v, %v", out, err)
 	}
 	bert := load(t, b, goldenForward+"bert", model.Options{})
+	if logs, first, err := m.LogProbs(in, model.Targets{}); err != nil || len(logs) != 0 || len(first) != 0 {
+		t.Errorf("no target: %v, %v", logs, err)
+	}
 	if _, err := bert.RowLogits(in, []int32{1}, nil); err == nil {
 		t.Error("an encoder has logits of tokens")
 	}
