@@ -195,6 +195,7 @@ def render(source, messages, tools=None, add_generation_prompt=False, extra=None
     out = {}
     try:
         compiled = chat_template_utils._compile_jinja_template(source)
+        messages = [{k: v for k, v in m.items() if v is not None} for m in messages]  # as apply_chat_template does
         messages = chat_template_utils._alias_reasoning_fields(chat_template_utils._plain_template_data(messages))
         variables = {**(tokens or {"bos_token": "<s>", "eos_token": "</s>"}), **(extra or {})}
         text, spans = chat_template_utils._render_with_assistant_indices(compiled, messages, tools, None, add_generation_prompt, **variables)

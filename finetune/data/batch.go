@@ -185,21 +185,21 @@ func (b *Batcher) choose() []int {
 	if lengths[0] == longest {
 		return []int{roundUp(longest, 8)}
 	}
+	// A batch is as long as its longest row: of neighbours in the file, or of neighbours in length where batches are grouped by it.
 	if !b.o.Shuffle {
-		// In the file's order a batch is as long as its longest row.
-		lengths = lengths[:0]
-		sizes := b.sizes(0)
-		for from := 0; from < len(sizes); from += b.o.MicroBatch {
-			lengths = append(lengths, slices.Max(sizes[from:min(from+b.o.MicroBatch, len(sizes))]))
-		}
-		slices.Sort(lengths)
+		lengths = b.sizes(0)
 	}
+	var longestOf []int
+	for from := 0; from < len(lengths); from += b.o.MicroBatch {
+		longestOf = append(longestOf, slices.Max(lengths[from:min(from+b.o.MicroBatch, len(lengths))]))
+	}
+	slices.Sort(longestOf)
 	step := 32
 	if longest <= 64 {
 		step = 16
 	}
 	// Each length costs a compilation, which a few batches do not pay back.
-	return buckets(lengths, longest, step, min(maxBuckets, max(1, len(lengths)/(4*b.o.MicroBatch))))
+	return buckets(longestOf, longest, step, min(maxBuckets, max(1, len(longestOf)/4)))
 }
 
 // bucket returns the length to which n tokens are padded.

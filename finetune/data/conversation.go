@@ -3,6 +3,7 @@ package data
 import (
 	"errors"
 	"fmt"
+	"sort"
 	"strings"
 
 	"github.com/mergekit/mergekit/text/chat"
@@ -203,8 +204,16 @@ func (x *masking) fromBlocks(blocks []chat.Span) ([]span, error) {
 // found by difference, not those that begin the next turn.
 func (x *masking) learn(labels []int32, p span) {
 	p.start = x.skipEmptyThinking(p)
-	for i, s := range x.spans {
-		if s.End > p.start && s.Start < p.end && (s.End <= p.end || !p.found) {
+	from := x.first(p.start)
+	for from > 0 && x.spans[from-1].End > p.start { // several tokens may stand for one character
+		from--
+	}
+	for i := from; i < len(x.spans); i++ {
+		s := x.spans[i]
+		if s.Start >= p.end {
+			break
+		}
+		if s.End > p.start && (s.End <= p.end || !p.found) {
 			labels[i] = x.ids[i]
 		}
 	}
@@ -235,12 +244,7 @@ func (x *masking) skipEmptyThinking(p span) int {
 	return p.end - len(strings.TrimLeft(after, " \n"))
 }
 
-// first returns the first token that begins at or after a byte.
+// first returns the first token that begins at or after a byte; tokens stand in the order of the text.
 func (x *masking) first(offset int) int {
-	for i, s := range x.spans {
-		if s.Start >= offset && s.End > s.Start {
-			return i
-		}
-	}
-	return len(x.spans)
+	return sort.Search(len(x.spans), func(i int) bool { return x.spans[i].Start >= offset })
 }

@@ -129,9 +129,9 @@ func (x *masking) begins(prompt string, k int) (bool, error) {
 // closed ends a stretch right after its last special token, if only blanks follow: the newline that many templates write
 // after the end of a turn is never produced.
 func (x *masking) closed(p span) span {
-	for i := len(x.ids) - 1; i >= 0; i-- {
+	for i := x.first(p.end) - 1; i >= 0; i-- {
 		s := x.spans[i]
-		if s.Start >= p.end || s.End == s.Start {
+		if s.End == s.Start {
 			continue
 		}
 		if s.Start < p.start || !blankText(x.text[min(s.End, p.end):p.end]) {

@@ -127,7 +127,7 @@ func variables(in Input) (*scope, error) {
 		if !ok {
 			return nil, typeErrorf("message %d is no mapping but %s", i, typeName(v))
 		}
-		messages[i] = aliasReasoning(o)
+		messages[i] = aliasReasoning(withoutNulls(o))
 	}
 	sc.set("messages", messages)
 	for _, list := range []struct {
@@ -163,6 +163,23 @@ func variables(in Input) (*scope, error) {
 		sc.set(name, v)
 	}
 	return sc, nil
+}
+
+// withoutNulls drops the keys of a message that say nothing, as transformers does: OpenAI's format has `content: null` beside tool
+// calls, which many templates would print as "None".
+func withoutNulls(m *Object) *Object {
+	for _, v := range m.values {
+		if v == nil {
+			c := &Object{}
+			for i, k := range m.keys {
+				if m.values[i] != nil {
+					c.set(k, m.values[i])
+				}
+			}
+			return c
+		}
+	}
+	return m
 }
 
 // aliasReasoning gives a message's reasoning the names under which templates look for it, as transformers does.
