@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 )
 
@@ -30,27 +29,12 @@ func DescribeClassifier(config []byte, labels int) (*Description, error) {
 	}
 	keys["architectures"] = []string{stem + "ForSequenceClassification"}
 	keys["num_labels"] = labels
-	delete(keys, "id2label")
+	if d.NumLabels != labels { // names of other classes
+		delete(keys, "id2label")
+	}
 	changed, err := json.Marshal(keys)
 	if err != nil {
 		return nil, err
 	}
 	return Describe(changed)
-}
-
-// LabelNames returns the names of a classifier's classes from its config.json (id2label), by class. Classes that it does not
-// name are called LABEL_0, LABEL_1 and so on, as transformers calls them.
-func LabelNames(config []byte, classes int) []string {
-	var c struct {
-		Names map[string]any `json:"id2label"`
-	}
-	_ = json.Unmarshal(config, &c) // without names the numbers stand
-	out := make([]string, classes)
-	for i := range out {
-		out[i] = fmt.Sprintf("LABEL_%d", i)
-		if s, ok := c.Names[strconv.Itoa(i)].(string); ok {
-			out[i] = s
-		}
-	}
-	return out
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -255,7 +256,7 @@ func Describe(data []byte) (*Description, error) {
 		d.PAD = id
 	}
 	d.EOS = c.ids("eos_token_id")
-	d.NumLabels = c.labels()
+	d.NumLabels, d.Labels = c.labels()
 	family.Describe(c, d)
 	if c.err == nil {
 		c.check(d)
@@ -266,12 +267,23 @@ func Describe(data []byte) (*Description, error) {
 	return d, nil
 }
 
-// labels returns the number of classes, as transformers counts them.
-func (c *config) labels() int {
-	if m := c.object("id2label"); len(m) > 0 {
-		return len(m)
+// labels returns the number of classes, as transformers counts them, and their names if the file has any but LABEL_0, LABEL_1 ...
+func (c *config) labels() (n int, names []string) {
+	m := c.object("id2label")
+	if len(m) == 0 {
+		return c.size("num_labels", 2), nil
 	}
-	return c.size("num_labels", 2)
+	for i := range len(m) {
+		s, ok := m[strconv.Itoa(i)].(string)
+		if !ok {
+			return len(m), nil
+		}
+		names = append(names, s)
+	}
+	if slices.ContainsFunc(names, func(s string) bool { return !strings.HasPrefix(s, "LABEL_") }) {
+		return len(m), names
+	}
+	return len(m), nil
 }
 
 // check refuses sizes that do not fit together, before anything is built from them.

@@ -100,7 +100,7 @@ func TestConfigKeys(t *testing.T) {
 			return d.Ropes[0].Type == "longrope" && d.Ropes[0].Original == 32 && d.Ropes[0].Factor == 4
 		}},
 		{"llama", `, "architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "bad", "1": "so", "2": "good"}, "tie_word_embeddings": true`, func(d *model.Description) bool {
-			return d.Head == model.HeadScore && d.NumLabels == 3 && !d.Tied
+			return d.Head == model.HeadScore && d.NumLabels == 3 && !d.Tied && slices.Equal(d.Labels, []string{"bad", "so", "good"})
 		}},
 		{"bert", `, "architectures": ["BertForSequenceClassification"]`, func(d *model.Description) bool {
 			return d.Head == model.HeadClassifier && d.NumLabels == 2 && d.Names.Embed == "bert.embeddings.word_embeddings"
@@ -168,9 +168,9 @@ func TestDescribeClassifier(t *testing.T) {
 			t.Errorf("%s: %+v", c.class, d)
 		}
 	}
-	names := model.LabelNames([]byte(`{"id2label": {"1": "spam", "7": "x"}}`), 3)
-	if !slices.Equal(names, []string{"LABEL_0", "spam", "LABEL_2"}) {
-		t.Errorf("label names %v", names)
+	config := fmt.Sprintf(`{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "id2label": {"0": "ham", "1": "spam"}, %s}`, small)
+	if d, err := model.DescribeClassifier([]byte(config), 2); err != nil || !slices.Equal(d.Labels, []string{"ham", "spam"}) {
+		t.Errorf("label names %v, %v", d.Labels, err)
 	}
 }
 

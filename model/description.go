@@ -84,6 +84,7 @@ type Description struct {
 	Tied      bool // the head is the embedding
 	Head      HeadKind
 	NumLabels int
+	Labels    []string // names of the classes; nil if the file names none
 	Names     Names
 	// Prefixes are what the checkpoints of this family put before the names, or leave out: tried in order.
 	Prefixes []string

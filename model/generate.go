@@ -82,18 +82,18 @@ type generation struct {
 // canGenerate refuses models that cannot continue a text.
 func (m *Model) canGenerate() error {
 	if m.D.Head != HeadLM {
-		return badInput("a %s has no language-model head, so it cannot continue a text", m.D.className())
+		return badInput("a %s has no language-model head, so it cannot continue a text", m.D.ClassName())
 	}
 	for _, k := range m.D.Layers {
 		if !k.Causal {
-			return badInput("a %s whose attention looks ahead cannot continue a text", m.D.className())
+			return badInput("a %s whose attention looks ahead cannot continue a text", m.D.ClassName())
 		}
 	}
 	return nil
 }
 
-// className is how messages call the model's class.
-func (d *Description) className() string {
+// ClassName is how messages call the model's class.
+func (d *Description) ClassName() string {
 	if d.Architecture != "" {
 		return d.Architecture
 	}
