@@ -33,7 +33,7 @@ type Rows struct {
 // dataOptions opens tokenizer and template of the base.
 func dataOptions(cfg *config.Config) (data.Options, error) {
 	o := data.Options{TrainOn: cfg.Data.TrainOn, Truncation: cfg.Data.Truncation, OnBadRow: cfg.Data.OnBadRow, MaxLength: cfg.Data.MaxLength,
-		Date: time.Date(2024, 7, 26, 0, 0, 0, 0, time.UTC)} // templates that write a date write this one, so that runs can be repeated
+		Packing: packing(cfg), Date: time.Date(2024, 7, 26, 0, 0, 0, 0, time.UTC)} // templates that write a date write this one, so that runs can be repeated
 	if _, err := os.Stat(filepath.Join(cfg.Model.Base, "tokenizer.json")); err == nil {
 		if o.Tokenizer, err = tokenizer.Open(cfg.Model.Base); err != nil {
 			return o, err
@@ -66,10 +66,10 @@ func onlyTokens(cfg *config.Config) bool {
 	return cfg.Data.Replay.Path == ""
 }
 
-func sources(list []config.Source) []data.Source {
+func sources(list []config.Source, split string) []data.Source {
 	var out []data.Source
 	for _, s := range list {
-		out = append(out, data.Source{Path: s.Path, Format: s.Format, Domain: s.Domain, Weight: s.Weight})
+		out = append(out, data.Source{Path: s.Path, Format: s.Format, Domain: s.Domain, Weight: s.Weight, Split: split})
 	}
 	return out
 }
@@ -81,7 +81,7 @@ func OpenRows(ctx context.Context, cfg *config.Config) (*Rows, error) {
 		return nil, err
 	}
 	rows := &Rows{Tokenizer: o.Tokenizer}
-	from := sources(cfg.Data.Train)
+	from := sources(cfg.Data.Train, "train")
 	if rows.Train, err = data.Load(ctx, from, o); err != nil {
 		return nil, err
 	}
@@ -91,7 +91,7 @@ func OpenRows(ctx context.Context, cfg *config.Config) (*Rows, error) {
 		}
 	}
 	if len(cfg.Data.Valid) > 0 {
-		if rows.Valid, err = data.Load(ctx, sources(cfg.Data.Valid), o); err != nil {
+		if rows.Valid, err = data.Load(ctx, sources(cfg.Data.Valid, "valid"), o); err != nil {
 			return nil, err
 		}
 	} else if cfg.Data.ValidSplit > 0 {
@@ -143,6 +143,17 @@ func (r *Rows) split(share float64, seed uint64) {
 	r.Train, r.Valid = r.Train.Without(out), r.Train.Only(out)
 }
 
+// packing is how rows share sequences. Rows that packing cuts must be read whole.
+func packing(cfg *config.Config) string {
+	if cfg.Data.Packing != "auto" {
+		return cfg.Data.Packing
+	}
+	if cfg.Method == "cpt" {
+		return "wrapped"
+	}
+	return "none"
+}
+
 // batch plans the batches.
 func (r *Rows) batch(cfg *config.Config) (err error) {
 	pad := int32(0)
@@ -153,14 +164,7 @@ func (r *Rows) batch(cfg *config.Config) (err error) {
 			pad = int32(id) // masked by position, so that it can be any token
 		}
 	}
-	packing := cfg.Data.Packing
-	if packing == "auto" {
-		packing = "none"
-		if cfg.Method == "cpt" {
-			packing = "wrapped"
-		}
-	}
-	o := data.BatchOptions{MicroBatch: cfg.Train.MicroBatch, GradAccum: cfg.Train.GradAccum, Packing: packing, Buckets: cfg.Data.Buckets,
+	o := data.BatchOptions{MicroBatch: cfg.Train.MicroBatch, GradAccum: cfg.Train.GradAccum, Packing: packing(cfg), Buckets: cfg.Data.Buckets,
 		MaxLength: cfg.Data.MaxLength, Shuffle: cfg.Data.Shuffle, Seed: uint64(cfg.Run.Seed), PadID: pad, Replicas: cfg.Train.Replicas}
 	if r.Batcher, err = data.NewBatcher(r.Train, o); err != nil {
 		return err
