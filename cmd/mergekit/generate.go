@@ -94,6 +94,10 @@ func runGenerate(cmd *cobra.Command, name string, o *generateOptions) error {
 	if err != nil {
 		return err
 	}
+	g, err := completion.Open(o.template, files.dirs()...)
+	if err != nil {
+		return err
+	}
 	s, err := o.open(cmd)
 	if err != nil {
 		return err
@@ -104,10 +108,7 @@ func runGenerate(cmd *cobra.Command, name string, o *generateOptions) error {
 		return err
 	}
 	defer m.Close()
-	g, err := completion.Open(m, o.template, files.dirs()...)
-	if err != nil {
-		return err
-	}
+	g.Use(m)
 	g.Date = time.Now()
 	out := bufio.NewWriter(os.Stdout)
 	defer out.Flush()

@@ -20,6 +20,8 @@ import (
 	"github.com/mergekit/mergekit/merge/stream"
 	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/tensors"
+	"github.com/mergekit/mergekit/text/chat"
+	"github.com/mergekit/mergekit/text/tokenizer"
 )
 
 // Exit statuses.
@@ -115,9 +117,12 @@ func badModel(err error) bool {
 		vocabulary *model.VocabularyError
 		input      *model.InputError
 		adapted    *adapter.Error
+		words      *tokenizer.Error
+		template   *chat.Error
+		lookup     *chat.LookupError
 	)
 	return errors.As(err, &config) || errors.As(err, &missing) || errors.As(err, &shape) || errors.As(err, &vocabulary) ||
-		errors.As(err, &input) || errors.As(err, &adapted)
+		errors.As(err, &input) || errors.As(err, &adapted) || errors.As(err, &words) || errors.As(err, &template) || errors.As(err, &lookup)
 }
 
 func printError(cmd *cobra.Command, err error, status int) {
@@ -143,7 +148,7 @@ EXIT STATUS
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newMergeCommand(), newPlanCommand(), newInspectCommand(), newDiffCommand(), newMethodsCommand(),
 		newConvertCommand(), newConvertConfigCommand(), newTokenizeCommand(), newBackendsCommand(), newVersionCommand(),
-		newLogitsCommand(), newGenerateCommand())
+		newLogitsCommand(), newGenerateCommand(), newEvalCommand())
 	root.AddCommand(newFinetuneCommand())
 	root.AddCommand(newFuseCommand(), newAdaptersCommand())
 	root.AddCommand(newPreviewCommand())

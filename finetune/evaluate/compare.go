@@ -30,5 +30,9 @@ func Compare(tuned, base *Score) Verdict {
 
 // Message is the line that closes a report when tuning has not helped.
 func (v Verdict) Message(tuned, base string, shots int) string {
-	return fmt.Sprintf("tuning did not help: %s has %s %.4f, and %s with %d solved rows in front of each has %.4f without any training; look at rows, epochs and learning rate before using the tuned model", tuned, v.Metric, v.Tuned, base, shots, v.Base)
+	rows := "a solved row"
+	if shots != 1 {
+		rows = fmt.Sprint(shots, " solved rows")
+	}
+	return fmt.Sprintf("tuning did not help: %s has %s %.4f, and %s with %s in front of each has %.4f without any training; look at rows, epochs and learning rate before using the tuned model", tuned, v.Metric, v.Tuned, base, rows, v.Base)
 }

@@ -115,6 +115,14 @@ func (r *run) check() error {
 	case !labelled && d.Head != model.HeadLM:
 		return &model.InputError{File: place(r.set), Msg: fmt.Sprintf("the model (%s) has no language-model head, so it gives tokens no probability; rows with a label ({\"text\", \"label\"}) can be measured with a classifier", d.ClassName())}
 	}
+	for i := range r.set.Examples {
+		x := &r.set.Examples[i]
+		for _, id := range x.IDs {
+			if id < 0 || int(id) >= d.Vocab {
+				return fmt.Errorf("%s:%d: %w", x.File, x.Line, &model.VocabularyError{ID: int(id), Vocab: d.Vocab})
+			}
+		}
+	}
 	return nil
 }
 

@@ -28,10 +28,11 @@ func open(t *testing.T, template string, dirs ...string) *Generator {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Close)
-	g, err := Open(m, template, append(dirs, base)...)
+	g, err := Open(template, append(dirs, base)...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.Use(m)
 	return g
 }
 
@@ -178,11 +179,11 @@ func TestEndingTokens(t *testing.T) {
 	}
 	write(`{"eos_token_id": "x"}`)
 	var config *model.ConfigError
-	if _, err := Open(g.Model, "", dir, base); !errors.As(err, &config) {
+	if _, err := Open("", dir, base); !errors.As(err, &config) {
 		t.Errorf("a bad generation_config.json: %v", err)
 	}
 	var input *model.InputError
-	if _, err := Open(g.Model, "", dir); !errors.As(err, &input) || !strings.Contains(err.Error(), "tokenizer.json") {
+	if _, err := Open("", dir); !errors.As(err, &input) || !strings.Contains(err.Error(), "tokenizer.json") {
 		t.Errorf("without a tokenizer: %v", err)
 	}
 }

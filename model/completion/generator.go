@@ -26,10 +26,10 @@ type Generator struct {
 	Date      time.Time      // that templates may write
 }
 
-// Open opens the tokenizer and the chat template of a checkpoint. dirs are looked into in order: an adapter that brings its own
-// comes before its base. template names another chat template, "" for the checkpoint's own.
-func Open(m *model.Model, template string, dirs ...string) (*Generator, error) {
-	g := &Generator{Model: m, EOS: slices.Clone(m.D.EOS)}
+// Open opens the tokenizer and the chat template of a checkpoint, before its weights, which Use adds. dirs are looked into in order:
+// an adapter that brings its own comes before its base. template names another chat template, "" for the checkpoint's own.
+func Open(template string, dirs ...string) (*Generator, error) {
+	g := &Generator{}
 	dir, err := holder("tokenizer.json", dirs)
 	if err != nil {
 		return nil, err
@@ -37,19 +37,15 @@ func Open(m *model.Model, template string, dirs ...string) (*Generator, error) {
 	if g.Tokenizer, err = tokenizer.Open(dir); err != nil {
 		return nil, err
 	}
-	if _, id, ok := g.Tokenizer.EOS(); ok && !slices.Contains(g.EOS, id) {
-		g.EOS = append(g.EOS, id)
+	if _, id, ok := g.Tokenizer.EOS(); ok {
+		g.ends(id)
 	}
 	for _, dir := range dirs {
 		more, err := generationEOS(filepath.Join(dir, "generation_config.json"))
 		if err != nil {
 			return nil, err
 		}
-		for _, id := range more {
-			if !slices.Contains(g.EOS, id) {
-				g.EOS = append(g.EOS, id)
-			}
-		}
+		g.ends(more...)
 	}
 	var lookup *chat.LookupError
 	for _, dir := range dirs {
@@ -62,6 +58,21 @@ func Open(m *model.Model, template string, dirs ...string) (*Generator, error) {
 		}
 	}
 	return g, nil
+}
+
+// Use sets the model that continues texts.
+func (g *Generator) Use(m *model.Model) {
+	g.Model = m
+	g.ends(m.D.EOS...)
+}
+
+// ends adds tokens that end a text.
+func (g *Generator) ends(ids ...int) {
+	for _, id := range ids {
+		if !slices.Contains(g.EOS, id) {
+			g.EOS = append(g.EOS, id)
+		}
+	}
 }
 
 // holder returns the first directory that has a file.
