@@ -36,7 +36,8 @@ prompts, all of plain texts), for one model or several, and prints one table. A 
 --data give several blocks; rows with a "domain" are listed by domain as well.
 
 Rows whose answers are few short labels, such as letters, are also scored as choices: by comparing the probabilities of the labels that
-occur in their domain, beside the majority baseline. Rows {"text", "label"} measure a classification head.
+occur in their domain, beside the majority baseline. Rows {"text", "label"} measure a classification head. For a network of "model_type"
+mlp or convnet the data is a safetensors file with the tensors "input" and "labels".
 
 With --few-shot K --shots FILE the table has the base without examples, the base with K solved rows in front of each row, and the tuned
 model; if the tuned model is no better than the base with examples, the last line says so.
@@ -184,6 +185,9 @@ func runEval(cmd *cobra.Command, args []string, o *evalOptions) error {
 // measure loads a model and measures it on all files.
 func (o *evalOptions) measure(s *session, list []contestant) ([]scored, error) {
 	files := list[0].files
+	if isPlain(files.dir) {
+		return o.measurePlain(s, list[0])
+	}
 	rows, err := o.rows(files)
 	if err != nil {
 		return nil, err
@@ -316,9 +320,13 @@ type scoreJSON struct {
 func (s scored) json(domain string, score *evaluate.Score) scoreJSON {
 	j := scoreJSON{Event: "score", Model: s.files.dir, Adapter: s.files.adapter, Role: s.role, Shots: s.shots, Data: s.data, Domain: domain,
 		Rows: score.Rows, Tokens: score.Tokens, Choice: score.Choice, Class: score.Class}
-	if score.Tokens > 0 {
+	switch {
+	case score.Tokens > 0:
 		loss, ppl, acc := score.Result.MeanLoss(), score.Result.Perplexity(), score.Result.Accuracy()
 		j.Loss, j.PPL, j.Accuracy = &loss, &ppl, &acc
+	case score.Result.Weight > 0: // of a plain network
+		loss := score.Result.MeanLoss()
+		j.Loss = &loss
 	}
 	return j
 }
@@ -407,8 +415,11 @@ func (s scored) row(d *evaluate.DomainScore) []string {
 		name, where = "", "  "+d.Domain
 	}
 	out := []string{name, where, fmt.Sprint(d.Rows), "-", "-", "-", "-", "-", "-"}
+	if d.Result.Weight > 0 {
+		out[3] = fmt.Sprintf("%.4f", d.Result.MeanLoss())
+	}
 	if d.Tokens > 0 {
-		out[3], out[4], out[5] = fmt.Sprintf("%.4f", d.Result.MeanLoss()), fmt.Sprintf("%.4g", d.Result.Perplexity()), fmt.Sprintf("%.4f", d.Result.Accuracy())
+		out[4], out[5] = fmt.Sprintf("%.4g", d.Result.Perplexity()), fmt.Sprintf("%.4f", d.Result.Accuracy())
 	}
 	for _, c := range []*model.ClassScore{d.Choice, d.Class} {
 		if c != nil {

@@ -14,6 +14,7 @@ import (
 type logitsOptions struct {
 	modelOptions
 	input, output string
+	pool          bool
 }
 
 func newLogitsCommand() *cobra.Command {
@@ -27,7 +28,8 @@ a checkpoint directory, or BASE+ADAPTER.
 
 The file holds {"input_ids": [[...], ...]}, and beside it, as needed, "attention_mask" (padding on either side), "position_ids" and
 "token_type_ids". Without "position_ids" the columns are the positions, as in transformers. What the output has at padding is
-undefined.
+undefined. With --pool the output is one vector for each text, pooled as the checkpoint of sentence-transformers says. For a network of
+"model_type" mlp or convnet the file is a safetensors file with the examples in the tensor "input".
 
 EXIT STATUS
   0 done, 1 failed, 2 bad model, input or command line, 3 out of memory, 130 interrupted`,
@@ -35,6 +37,7 @@ EXIT STATUS
 		RunE: func(cmd *cobra.Command, args []string) error { return runLogits(cmd, args[0], &o) },
 	}
 	o.register(cmd)
+	cmd.Flags().BoolVar(&o.pool, "pool", false, "one vector for each text: modules.json of sentence-transformers, or the mean over the mask")
 	cmd.Flags().StringVar(&o.input, "input", "", "JSON file with the batch (required)")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "safetensors file to write (required)")
 	return cmd
@@ -48,25 +51,12 @@ func runLogits(cmd *cobra.Command, name string, o *logitsOptions) error {
 	if err != nil {
 		return err
 	}
-	data, err := os.ReadFile(o.input)
-	if err != nil {
-		return usageError{err}
-	}
-	in, err := model.ParseInput(data)
-	if err != nil {
-		return inputFile(o.input, err)
-	}
 	s, err := o.open(cmd)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	m, err := s.load(files)
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	out, err := m.Forward(in)
+	out, err := o.compute(s, files)
 	if err != nil {
 		return inputFile(o.input, err)
 	}
@@ -84,4 +74,35 @@ func runLogits(cmd *cobra.Command, name string, o *logitsOptions) error {
 		fmt.Printf("wrote output %v to %s\n", out.Shape, o.output)
 	}
 	return nil
+}
+
+// compute reads the input and runs the model.
+func (o *logitsOptions) compute(s *session, files modelFiles) (*model.Output, error) {
+	if isPlain(files.dir) {
+		return plainLogits(s, files, o.input)
+	}
+	data, err := os.ReadFile(o.input)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	in, err := model.ParseInput(data)
+	if err != nil {
+		return nil, err
+	}
+	var pooling *model.Pooling
+	if o.pool {
+		if pooling, err = model.ReadPooling(files.dir); err != nil {
+			return nil, err
+		}
+		files.dir = pooling.Model
+	}
+	m, err := s.load(files)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	if pooling != nil {
+		return m.Embed(in, pooling)
+	}
+	return m.Forward(in)
 }

@@ -38,6 +38,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("CASES", cases)
 			e.Setenv("XLA", xlaPlugin()) // scripts have no home, where it is looked for
 			e.Setenv("FORWARD", filepath.Join(filepath.Dir(models), "forward"))
+			e.Setenv("PLAIN", filepath.Join(models, "../../../model/testdata/plain"))
 			e.Setenv("TRAIN", filepath.Join(filepath.Dir(models), "train"))
 			return nil
 		},
