@@ -79,8 +79,9 @@ func mustRun(t *testing.T, b compute.Backend, cfg *config.Config) *train.Summary
 func TestOverfit(t *testing.T) {
 	b := goBackend(t)
 	for name, sets := range map[string][]string{
-		"full":       {"tune=full", "optim.lr=1e-2"},
-		"lora":       {"tune=lora", "lora.r=16", "lora.alpha=32", "optim.lr=2e-2"},
+		"full": {"tune=full", "optim.lr=1e-2"},
+		// The tiny model has a head so small that no hidden state makes a logit large, so it trains too.
+		"lora":       {"tune=lora", "lora.r=16", "lora.alpha=32", "optim.lr=2e-2", "lora.modules_to_save=[lm_head]"},
 		"dora":       {"tune=dora", "lora.r=16", "lora.alpha=32", "optim.lr=2e-2", "lora.modules_to_save=[lm_head]"},
 		"embeddings": {"tune=lora", "lora.r=16", "lora.alpha=32", "optim.lr=2e-2", "lora.target_modules=[embed_tokens, q_proj, v_proj, down_proj]", "lora.modules_to_save=[lm_head]"},
 	} {
