@@ -230,3 +230,32 @@ func FuzzDescribe(f *testing.F) {
 		d.Parameters()
 	})
 }
+
+// FuzzParseInput feeds hostile batches.
+func FuzzParseInput(f *testing.F) {
+	for _, text := range []string{
+		`{"input_ids": [[1, 2], [3, 4]], "attention_mask": [[1, 1], [1, 0]], "position_ids": [[0, 1], [0, 1]], "token_type_ids": [[0, 0], [0, 1]]}`,
+		`{"input_ids": [[1], []]}`, `{"input_ids": [[-1]]}`, `{"input_ids": [[9223372036854775807]]}`, `{"input_ids": [[1.5]]}`, `{"input_ids": [], "attention_mask": [[1]]}`, `{"input_ids": [null]}`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		in, err := model.ParseInput(data)
+		if err != nil {
+			var bad *model.InputError
+			if !errors.As(err, &bad) {
+				t.Fatalf("%v is no InputError", err)
+			}
+			return
+		}
+		n := in.Rows * in.Length
+		if n == 0 || len(in.IDs) != n {
+			t.Fatalf("%d rows of %d with %d tokens", in.Rows, in.Length, len(in.IDs))
+		}
+		for _, list := range [][]int32{in.Positions, in.Segments, in.Types} {
+			if list != nil && len(list) != n {
+				t.Fatalf("a list of %d for %d tokens", len(list), n)
+			}
+		}
+	})
+}
