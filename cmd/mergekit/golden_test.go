@@ -2,12 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/internal/backend"
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -66,4 +68,23 @@ func readOutput(ts *testscript.TestScript, path string) ([]float32, []int) {
 	f := make([]float32, v.Elems())
 	ts.Check(tensors.DecodeFloat32(f, v.Data, v.DType))
 	return f, v.Shape
+}
+
+// classifierAdapterCommand: classifier-adapter DIR writes a LoRA adapter for $MODELS/base that brings a head of three classes.
+func classifierAdapterCommand(ts *testscript.TestScript, _ bool, args []string) {
+	fill := func(shape ...int) adapter.Tensor {
+		t := adapter.Tensor{Shape: shape}
+		for i := range t.Elems() {
+			t.Data = append(t.Data, float32(math.Sin(float64(i*i+shape[0])))/4)
+		}
+		return t
+	}
+	c := adapter.Defaults()
+	c.TaskType, c.R, c.Alpha, c.Targets, c.ModulesToSave = "SEQ_CLS", 2, 4, adapter.Selector{Names: []string{"q_proj"}}, []string{"classifier", "score"}
+	a := &adapter.Adapter{Config: c, Tensors: map[string]adapter.Tensor{"base_model.model.score.weight": fill(3, 32)}}
+	for i := range 4 {
+		module := fmt.Sprintf("base_model.model.model.layers.%d.self_attn.q_proj.", i)
+		a.Tensors[module+"lora_A.weight"], a.Tensors[module+"lora_B.weight"] = fill(2, 32), fill(32, 2)
+	}
+	ts.Check(a.Save(ts.MkAbs(args[0]), adapter.SaveOptions{}))
 }

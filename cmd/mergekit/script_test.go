@@ -49,7 +49,8 @@ func TestScripts(t *testing.T) {
 			"safetensors": safetensorsCommand,
 			"subst":       substCommand,
 
-			"logits-golden": logitsGoldenCommand,
+			"logits-golden":      logitsGoldenCommand,
+			"classifier-adapter": classifierAdapterCommand,
 		},
 	})
 }
