@@ -439,7 +439,7 @@ type MemoryError struct{ Err error }
 
 // Error says what to do.
 func (e *MemoryError) Error() string {
-	return fmt.Sprintf("out of memory on the device: %v; use a smaller micro_batch or max_length, gradient_checkpointing: block, or a smaller rank ('mergekit plan' prints the estimate)", e.Err)
+	return fmt.Sprintf("out of memory on the device: %v; use a smaller micro_batch (--batch) or max_length (--max-length), gradient_checkpointing: block, or a smaller rank ('mergekit plan' prints the estimate)", e.Err)
 }
 
 // Unwrap returns the backend's error.
