@@ -449,11 +449,19 @@ func (m *Model) explain(role string, s *stage, err error) error { return explain
 
 // explain says what was computed when a backend failed, and tells a full device from other failures.
 func explain(role, what string, err error) error {
+	if full := outOfMemory(err); full != nil {
+		return full
+	}
+	return fmt.Errorf("%s of %s: %w", role, what, err)
+}
+
+// outOfMemory returns a *MemoryError if a backend's error says that the device is full, else nil.
+func outOfMemory(err error) error {
 	text := err.Error()
 	if strings.Contains(text, "RESOURCE_EXHAUSTED") || strings.Contains(text, "Out of memory") || strings.Contains(text, "out of memory") {
 		return &MemoryError{errors.New(firstLine(text))}
 	}
-	return fmt.Errorf("%s of %s: %w", role, what, err)
+	return nil
 }
 
 func firstLine(s string) string {

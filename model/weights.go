@@ -145,6 +145,9 @@ func (s *source) upload(b compute.Backend, device compute.DeviceNum, name string
 	}
 	t, err := gt.FromRaw(b, device, shapes.Make(dtype, shape...), data)
 	if err != nil {
+		if full := outOfMemory(err); full != nil {
+			return nil, full
+		}
 		return nil, fmt.Errorf("%s: %s: copying it to the device: %w", s.ckpt.Path(), v.Name, err)
 	}
 	return t, nil
