@@ -193,3 +193,17 @@ func (d *Description) FinalNorm(o Ops, x *Node) *Node {
 func (d *Description) Logits(o Ops, x *Node) *Node {
 	return softcap(ConvertDType(o.Linear(d.HeadLinears()[0], x), dtypes.Float32), d.FinalSoftcap)
 }
+
+// rowLogits applies the whole head, with its norm, to hidden states. rows: [N,H]; the result: float32, [N,V] for a language model,
+// [N,labels] for a head that tells classes.
+func (d *Description) rowLogits(o Ops, rows *Node) *Node {
+	f32 := func(x *Node) *Node { return ConvertDType(x, dtypes.Float32) }
+	list := d.HeadLinears()
+	switch d.Head {
+	case HeadScore:
+		return f32(o.Linear(list[0], d.FinalNorm(o, rows)))
+	case HeadClassifier:
+		return f32(o.Linear(list[1], Tanh(o.Linear(list[0], rows))))
+	}
+	return d.Logits(o, d.FinalNorm(o, rows))
+}

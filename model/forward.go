@@ -265,18 +265,14 @@ func lastTokens(in Input) []int32 {
 // outputGraph builds the head on hidden states [B,S,H]; last: int32 [B], the last token of each row.
 func (m *Model) outputGraph(o *ops, in []*Node) []*Node {
 	d, h, last := m.D, in[0], in[1]
-	f32 := func(x *Node) *Node { return ConvertDType(x, dtypes.Float32) }
-	b := h.Shape().Dim(0)
 	switch d.Head {
 	case HeadLM:
-		return []*Node{d.Logits(o, d.FinalNorm(o, h))}
+		return []*Node{d.rowLogits(o, h)}
 	case HeadScore:
 		at := Stack([]*Node{Iota(h.Graph(), last.Shape(), 0), last}, -1)
-		return []*Node{f32(o.Linear(d.HeadLinears()[0], d.FinalNorm(o, Gather(h, at))))}
+		return []*Node{d.rowLogits(o, Gather(h, at))}
 	case HeadClassifier:
-		first := Reshape(SliceAxis(h, 1, AxisRange(0, 1)), b, d.Hidden)
-		list := d.HeadLinears()
-		return []*Node{f32(o.Linear(list[1], Tanh(o.Linear(list[0], first))))}
+		return []*Node{d.rowLogits(o, Reshape(SliceAxis(h, 1, AxisRange(0, 1)), h.Shape().Dim(0), d.Hidden))}
 	}
-	return []*Node{f32(d.FinalNorm(o, h))}
+	return []*Node{ConvertDType(d.FinalNorm(o, h), dtypes.Float32)}
 }

@@ -10,11 +10,49 @@ import (
 	gt "github.com/gomlx/gomlx/core/tensors"
 )
 
-// Targets are the positions of a batch that have something to predict.
+// Targets are the positions of a batch that have something to predict: the next token, or for a head that tells classes the
+// class of the row, at the position that the head reads (ClassTargets).
 type Targets struct {
 	Rows    []int32   // index of the position in the batch, row*Length + column
-	IDs     []int32   // the token to predict there
+	IDs     []int32   // the token or class to predict there
 	Weights []float32 // its weight in the loss
+}
+
+// ClassTargets are the targets of rows with a class, for a model whose head tells classes: at the last token of a row for a
+// decoder, at the first for an encoder. class and weights: one of each row; a class below 0 leaves the row out.
+func (d *Description) ClassTargets(in Input, class []int32, weights []float32) Targets {
+	var t Targets
+	for r, c := range class {
+		if c < 0 {
+			continue
+		}
+		at := r * in.Length
+		if d.Head == HeadScore {
+			for i := range in.Length {
+				if in.Segments == nil || in.Segments[r*in.Length+i] != 0 {
+					at = r*in.Length + i
+				}
+			}
+		}
+		t.Rows, t.IDs, t.Weights = append(t.Rows, int32(at)), append(t.IDs, c), append(t.Weights, weights[r])
+	}
+	return t
+}
+
+// mostTargets returns how many targets a batch can have.
+func (d *Description) mostTargets(rows, length int) int {
+	if d.Head == HeadLM {
+		return rows * length
+	}
+	return rows
+}
+
+// outputs returns how many logits the head gives at a position.
+func (d *Description) outputs() int {
+	if d.Head == HeadLM {
+		return d.Vocab
+	}
+	return d.NumLabels
 }
 
 // Result sums over targets.
@@ -74,7 +112,7 @@ func (m *Model) ChunkRows(targets, asked int) int {
 	c := asked
 	if c <= 0 {
 		const logits = 48 << 20 // bytes of one chunk's logits
-		c = min(max(logits/(4*m.D.Vocab), 128), 4096)
+		c = min(max(logits/(4*m.D.outputs()), 128), 4096)
 	}
 	// Full batches are split evenly, so that the last chunk is not mostly padding.
 	return min(c, max(targets, 1))
@@ -271,7 +309,7 @@ func (m *Model) headShapes(chunk int, p passShapes) []shapes.Shape {
 func (m *Model) lossGraph(o *ops, in []*Node) (rows, logits, loss, correct *Node, picked *Node, lse *Node) {
 	h, at, ids, weights := in[0], in[1], in[2], in[3]
 	rows = Gather(Reshape(h, -1, m.D.Hidden), InsertAxes(at, -1))
-	logits = m.D.Logits(o, m.D.FinalNorm(o, rows))
+	logits = m.D.rowLogits(o, rows)
 	g := h.Graph()
 	top := ReduceMax(logits, 1)
 	picked = Equal(Iota(g, shapes.Make(dtypes.Int32, logits.Shape().Dimensions...), 1), BroadcastToDims(InsertAxes(ids, -1), logits.Shape().Dimensions...))
@@ -381,7 +419,7 @@ func (m *Model) CompilePass(rows, length int, o PassOptions) error {
 			add(m.backwardRole(s, keep, drop, i > low, p))
 		}
 	}
-	add(m.headRole(m.ChunkRows(rows*length, o.Chunk), p, true))
+	add(m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), o.Chunk), p, true))
 	for i, s := range m.blocks {
 		add(m.forwardRole(s, i >= low && !o.Recompute, drop, p))
 	}
@@ -429,17 +467,20 @@ func (t Targets) weight() float64 {
 	return w
 }
 
-// checkTargets refuses targets outside of the batch or the vocabulary.
+// checkTargets refuses targets outside of the batch or of what the head tells.
 func (m *Model) checkTargets(in Input, t Targets) error {
-	if m.D.Head != HeadLM {
-		return fmt.Errorf("a %s has no language-model head to train tokens on", m.D.Architecture)
+	if m.D.Head == HeadNone {
+		return badInput("a %s has no head that predicts tokens or classes; give a model with one", m.D.ClassName())
 	}
 	if len(t.Rows) != len(t.IDs) || len(t.Rows) != len(t.Weights) {
 		return fmt.Errorf("targets of %d rows, %d ids and %d weights do not belong together", len(t.Rows), len(t.IDs), len(t.Weights))
 	}
 	for i, id := range t.IDs {
-		if id < 0 || int(id) >= m.D.Vocab {
-			return &VocabularyError{ID: int(id), Vocab: m.D.Vocab}
+		if n := m.D.outputs(); id < 0 || int(id) >= n {
+			if m.D.Head == HeadLM {
+				return &VocabularyError{ID: int(id), Vocab: n}
+			}
+			return badInput("class %d is none of the %d that the model's head tells", id, n)
 		}
 		if r := t.Rows[i]; r < 0 || int(r) >= in.Rows*in.Length {
 			return fmt.Errorf("target %d is at position %d of a batch of %d", i, r, in.Rows*in.Length)
@@ -476,7 +517,7 @@ func (m *Model) Loss(in Input, t Targets, chunk int) (Result, error) {
 		return Result{}, err
 	}
 	defer free(h)
-	c := m.ChunkRows(in.Rows*in.Length, chunk)
+	c := m.ChunkRows(m.D.mostTargets(in.Rows, in.Length), chunk)
 	r := m.headRole(c, m.passShapes(in.Rows, in.Length), false)
 	sum := Result{Weight: t.weight()}
 	for _, part := range t.chunks(c) {
@@ -612,7 +653,7 @@ func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o 
 	dh := zero[0]
 	factor := gt.FromScalar(o.Factor)
 	defer free(factor)
-	chunk := m.ChunkRows(in.Rows*in.Length, o.Chunk)
+	chunk := m.ChunkRows(m.D.mostTargets(in.Rows, in.Length), o.Chunk)
 	r := m.headRole(chunk, p, true)
 	for _, part := range t.chunks(chunk) {
 		data, err := m.headData(part)

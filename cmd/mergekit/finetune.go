@@ -82,6 +82,12 @@ func (o *finetuneOptions) run(cmd *cobra.Command, path string) error {
 	if n := cfg.Run.Threads; n > 0 {
 		runtime.GOMAXPROCS(n)
 	}
+	if cfg.Run.Deterministic {
+		// XLA reads its flags when the plugin is loaded. On the CPU its kernels are deterministic anyway.
+		if err := os.Setenv("XLA_FLAGS", strings.TrimSpace(os.Getenv("XLA_FLAGS")+" --xla_gpu_deterministic_ops=true")); err != nil {
+			return err
+		}
+	}
 	b, status, err := backend.OpenModel(choice)
 	if err != nil {
 		return usageError{err}

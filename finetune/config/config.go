@@ -251,7 +251,7 @@ type Reference struct {
 type Eval struct {
 	// Every so many steps, or so large a share of all.
 	Every Every `yaml:"every"`
-	// MaxBatches is the most batches of one evaluation; -1 for all.
+	// MaxBatches is the most batches of one evaluation, of each domain if the rows have several; -1 for all.
 	MaxBatches int `yaml:"max_batches"`
 	// SaveBest keeps the checkpoint with the lowest loss on the valid rows, and makes it the result.
 	SaveBest bool `yaml:"save_best"`

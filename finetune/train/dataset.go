@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"github.com/mergekit/mergekit/finetune/config"
 	"github.com/mergekit/mergekit/finetune/data"
 	"github.com/mergekit/mergekit/internal/report"
+	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/tensors"
 	"github.com/mergekit/mergekit/text/chat"
 	"github.com/mergekit/mergekit/text/tokenizer"
@@ -27,7 +29,14 @@ type Rows struct {
 	Train, Valid *data.Set // Valid is nil without any
 	Tokenizer    *tokenizer.Tokenizer
 	Batcher      *data.Batcher // of Train
-	Held         *data.Batcher // of Valid, nil without any
+	held         []held        // Valid by domain
+}
+
+// held is the part of the held-out rows that belongs to a domain.
+type held struct {
+	domain  string
+	set     *data.Set
+	batcher *data.Batcher
 }
 
 // dataOptions opens tokenizer and template of the base.
@@ -80,6 +89,13 @@ func OpenRows(ctx context.Context, cfg *config.Config) (*Rows, error) {
 	if err != nil {
 		return nil, err
 	}
+	d, _, err := model.ReadDescription(cfg.Model.Base)
+	if err != nil {
+		return nil, err
+	}
+	if d.Head != model.HeadLM {
+		o.Labels = d.Labels // in the order of the head
+	}
 	rows := &Rows{Tokenizer: o.Tokenizer}
 	from := sources(cfg.Data.Train, "train")
 	if rows.Train, err = data.Load(ctx, from, o); err != nil {
@@ -90,6 +106,9 @@ func OpenRows(ctx context.Context, cfg *config.Config) (*Rows, error) {
 			return nil, err
 		}
 	}
+	if o.Labels == nil {
+		o.Labels = rows.Train.Labels // the held-out rows may not show all
+	}
 	if len(cfg.Data.Valid) > 0 {
 		if rows.Valid, err = data.Load(ctx, sources(cfg.Data.Valid, "valid"), o); err != nil {
 			return nil, err
@@ -97,7 +116,37 @@ func OpenRows(ctx context.Context, cfg *config.Config) (*Rows, error) {
 	} else if cfg.Data.ValidSplit > 0 {
 		rows.split(cfg.Data.ValidSplit, uint64(cfg.Run.Seed))
 	}
+	for _, set := range []*data.Set{rows.Train, rows.Valid} {
+		if err := fits(set, d); err != nil {
+			return nil, err
+		}
+	}
 	return rows, rows.batch(cfg)
+}
+
+// fits refuses rows that the model's head cannot learn.
+func fits(set *data.Set, d *model.Description) error {
+	if set == nil {
+		return nil
+	}
+	for i := range set.Examples {
+		e := &set.Examples[i]
+		where := fmt.Sprintf("%s:%d", e.File, e.Line)
+		switch {
+		case d.Head == model.HeadLM && e.Class >= 0:
+			return inputf("%s: the row has a label, and the model (%s) has no classification head; give a classifier as the base, or write rows as prompts with the label as completion", where, d.ClassName())
+		case d.Head == model.HeadLM:
+		case d.Head == model.HeadNone:
+			return inputf("the model (%s) has no head that can be trained on rows; give a language model or a classifier as the base", d.ClassName())
+		case d.NumLabels < 2:
+			return inputf("the model (%s) gives a single score: a reward model, which is trained by methods that this version does not have", d.ClassName())
+		case e.Class < 0:
+			return inputf("%s: the row has no label, and the model (%s) tells classes; rows need {\"text\", \"label\"}", where, d.ClassName())
+		case e.Class >= d.NumLabels:
+			return inputf("%s: the label is class %d, the model's head tells %d (from 0); correct the row, or set num_labels in a base with a larger head", where, e.Class, d.NumLabels)
+		}
+	}
+	return nil
 }
 
 // replay loads a second set whose rows make up the given share of an epoch.
@@ -169,11 +218,23 @@ func (r *Rows) batch(cfg *config.Config) (err error) {
 	if r.Batcher, err = data.NewBatcher(r.Train, o); err != nil {
 		return err
 	}
-	if r.Valid != nil && len(r.Valid.Examples) > 0 {
-		o.GradAccum, o.Shuffle = 1, false
-		r.Held, err = data.NewBatcher(r.Valid, o)
+	if r.Valid == nil || len(r.Valid.Examples) == 0 {
+		return nil
 	}
-	return err
+	o.GradAccum, o.Shuffle, o.Replicas = 1, false, 1
+	by := map[string][]int{}
+	for i := range r.Valid.Examples {
+		d := r.Valid.Examples[i].Domain
+		by[d] = append(by[d], i)
+	}
+	for _, d := range slices.Sorted(maps.Keys(by)) {
+		h := held{domain: d, set: r.Valid.Only(by[d])}
+		if h.batcher, err = data.NewBatcher(h.set, o); err != nil {
+			return err
+		}
+		r.held = append(r.held, h)
+	}
+	return nil
 }
 
 // openData reads the rows and refuses those that the model cannot read.
@@ -212,7 +273,7 @@ func (r *run) openData(ctx context.Context) error {
 			return inputf("data.max_length: batches of %d tokens are longer than the %d positions of the model; set data.max_length to %d or less", longest, max, max)
 		}
 	}
-	r.set, r.train, r.held, r.valid = rows.Train, rows.Batcher, rows.Valid, rows.Held
+	r.set, r.train, r.held = rows.Train, rows.Batcher, rows.held
 	return nil
 }
 

@@ -75,10 +75,8 @@ func (s *subject) estimate(cfg *config.Config, rows, length int, on16 bool, comp
 		e.Activations = layers * (input + saved)
 	}
 	m := &model.Model{D: d}
-	chunk := int64(m.ChunkRows(int(positions), cfg.Train.LossChunk))
-	e.Logits = 3 * 4 * chunk * int64(d.Vocab)
-	if d.Head != model.HeadLM {
-		e.Logits = 0
+	if d.Head == model.HeadLM {
+		e.Logits = 3 * 4 * int64(m.ChunkRows(int(positions), cfg.Train.LossChunk)) * int64(d.Vocab)
 	}
 	e.Total = e.Weights + e.Trained + e.Activations + e.Block + e.Logits
 	head := int64(0)

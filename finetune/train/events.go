@@ -31,6 +31,8 @@ type Metrics struct {
 	EvalLoss       *float64 `json:"eval_loss,omitempty"`
 	EvalPPL        *float64 `json:"eval_ppl,omitempty"`
 	EvalAccuracy   *float64 `json:"eval_tok_acc,omitempty"`
+	// Domains are the losses of the held-out rows by domain, where there are several.
+	Domains map[string]float64 `json:"eval_domains,omitempty"`
 }
 
 // Summary is what a run came to; summary.json holds it.

@@ -10,9 +10,21 @@ import (
 )
 
 // microOf turns a batch of rows into what a pass takes.
-func microOf(b data.Batch, set *data.Set) Micro {
+func microOf(b data.Batch, set *data.Set, d *model.Description) Micro {
 	m := Micro{Input: model.Input{Rows: b.Rows, Length: b.Length, IDs: b.IDs, Positions: b.Positions, Segments: b.Segments}}
+	if d.Head != model.HeadLM {
+		weights := make([]float32, b.Rows)
+		for r, row := range b.Examples {
+			if len(row) > 0 {
+				weights[r] = set.Examples[row[0]].Weight
+			}
+		}
+		m.Targets = d.ClassTargets(m.Input, b.Class, weights)
+	}
 	for i, w := range b.Weights {
+		if d.Head != model.HeadLM {
+			break
+		}
 		if w != 0 {
 			m.Targets.Rows = append(m.Targets.Rows, int32(i))
 			m.Targets.IDs = append(m.Targets.IDs, b.Targets[i])

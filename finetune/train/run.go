@@ -60,8 +60,7 @@ type run struct {
 	e        *Engine
 	train    *data.Batcher
 	set      *data.Set
-	valid    *data.Batcher
-	held     *data.Set
+	held     []held // rows to measure with, by domain
 	curve    schedule.Curve
 	st       State
 	log      *metricsLog
@@ -271,7 +270,7 @@ func (r *run) shapesInOrder() [][2]int {
 
 // loop makes the steps.
 func (r *run) loop(ctx context.Context) error {
-	if r.valid != nil && r.st.Step == 0 {
+	if len(r.held) > 0 && r.st.Step == 0 {
 		if err := r.evaluate(ctx); err != nil {
 			return err
 		}
@@ -286,7 +285,7 @@ func (r *run) loop(ctx context.Context) error {
 		}
 		step, total := r.st.Step, r.st.Total
 		best := false
-		if r.valid != nil && (r.cfg.Eval.Every.Due(step, total) || step == total) {
+		if len(r.held) > 0 && (r.cfg.Eval.Every.Due(step, total) || step == total) {
 			before := r.st.BestStep
 			if err := r.evaluate(ctx); err != nil {
 				if ctx.Err() != nil {
@@ -315,7 +314,7 @@ func (r *run) step() error {
 	var micros []Micro
 	var read, targets, positions int64
 	for _, b := range batches {
-		micro := microOf(b, r.set)
+		micro := microOf(b, r.set, r.s.desc)
 		if len(micro.Targets.Rows) == 0 {
 			continue // rows of padding
 		}
@@ -384,27 +383,18 @@ func (r *run) epoch() float64 {
 	return float64(r.st.Epoch) + float64(r.st.EpochStep)/float64(max(r.train.StepsPerEpoch(r.st.Epoch), 1))
 }
 
-// evaluate measures the held-out rows and keeps track of the best step.
+// evaluate measures the held-out rows, all and by domain, and keeps track of the best step.
 func (r *run) evaluate(ctx context.Context) error {
 	var sum model.Result
-	n := r.valid.StepsPerEpoch(0)
-	if k := r.cfg.Eval.MaxBatches; k >= 0 {
-		n = min(n, k)
-	}
-	for i := range n {
-		for _, b := range r.valid.Step(0, i) {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			micro := microOf(b, r.held)
-			if len(micro.Targets.Rows) == 0 {
-				continue
-			}
-			part, err := r.m.Loss(micro.Input, micro.Targets, r.cfg.Train.LossChunk)
-			if err != nil {
-				return fmt.Errorf("evaluation: %w", err)
-			}
-			sum.Add(part)
+	domains := map[string]float64{}
+	for _, part := range r.held {
+		one, err := r.measure(ctx, part)
+		if err != nil {
+			return err
+		}
+		sum.Add(one)
+		if one.Weight > 0 && len(r.held) > 1 {
+			domains[part.domain] = one.MeanLoss()
 		}
 	}
 	if sum.Weight == 0 {
@@ -412,7 +402,7 @@ func (r *run) evaluate(ctx context.Context) error {
 	}
 	loss, accuracy := sum.Loss/sum.Weight, sum.Correct/sum.Weight
 	ppl := math.Exp(loss)
-	row := Metrics{Step: r.st.Step, Epoch: r.epoch(), EvalLoss: &loss, EvalAccuracy: &accuracy, EvalPPL: &ppl}
+	row := Metrics{Step: r.st.Step, Epoch: r.epoch(), EvalLoss: &loss, EvalAccuracy: &accuracy, EvalPPL: &ppl, Domains: finite(domains)}
 	if math.IsNaN(loss) || math.IsInf(loss, 0) { // no number of JSON, and never the best
 		row.EvalLoss, row.EvalPPL = nil, nil
 		r.warn("step %d: the loss on the valid rows is %v", r.st.Step, loss)
@@ -430,6 +420,41 @@ func (r *run) evaluate(ctx context.Context) error {
 	}
 	r.tell(Event{Kind: "eval", Step: r.st.Step, Total: r.st.Total, Metrics: &row})
 	return r.log.add(row)
+}
+
+// measure is the loss on held-out rows.
+func (r *run) measure(ctx context.Context, part held) (sum model.Result, err error) {
+	n := part.batcher.StepsPerEpoch(0)
+	if k := r.cfg.Eval.MaxBatches; k >= 0 {
+		n = min(n, k)
+	}
+	for i := range n {
+		for _, b := range part.batcher.Step(0, i) {
+			if err := ctx.Err(); err != nil {
+				return sum, err
+			}
+			micro := microOf(b, part.set, r.s.desc)
+			if len(micro.Targets.Rows) == 0 {
+				continue
+			}
+			one, err := r.m.Loss(micro.Input, micro.Targets, r.cfg.Train.LossChunk)
+			if err != nil {
+				return sum, fmt.Errorf("evaluation: %w", err)
+			}
+			sum.Add(one)
+		}
+	}
+	return sum, nil
+}
+
+// finite leaves out what is no number of JSON.
+func finite(list map[string]float64) map[string]float64 {
+	for k, v := range list {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			delete(list, k)
+		}
+	}
+	return list
 }
 
 // checkpoint writes the state of the run, and removes checkpoints that are not kept.

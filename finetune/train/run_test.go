@@ -310,3 +310,101 @@ func TestShippedConfigs(t *testing.T) {
 		})
 	}
 }
+
+// TestClasses trains a classifier on rows with labels: a base with a classification head and a tokenizer is made from the tiny
+// BERT, its adapter keeps the head, and base and adapter together tell the classes.
+func TestClasses(t *testing.T) {
+	b := goBackend(t)
+	const bert = "../../testdata/golden/models/bert"
+	base, dir := t.TempDir(), t.TempDir()
+	raw, err := os.ReadFile(filepath.Join(bert, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c map[string]any
+	if err := json.Unmarshal(raw, &c); err != nil {
+		t.Fatal(err)
+	}
+	c["architectures"] = []string{"BertForSequenceClassification"}
+	c["id2label"] = map[string]string{"0": "bad", "1": "good", "2": "odd"}
+	if raw, err = json.Marshal(c); err != nil {
+		t.Fatal(err)
+	}
+	tok, err := os.ReadFile(filepath.Join(bert, "tokenizer.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows strings.Builder
+	for i, text := range []string{"a b", "c d e", "f g", "h i j", "k l", "m n o p", "q r", "s t u", "v w"} {
+		fmt.Fprintf(&rows, "{\"text\": %q, \"label\": %q, \"domain\": \"d%d\"}\n", text, []string{"good", "bad", "odd"}[i%3], i%2)
+	}
+	for name, data := range map[string]string{filepath.Join(base, "config.json"): string(raw), filepath.Join(base, "tokenizer.json"): string(tok), filepath.Join(dir, "rows.jsonl"): rows.String()} {
+		if err := os.WriteFile(name, []byte(data), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ckpt, err := tensors.Open(bert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ckpt.Close()
+	var infos []tensors.Info
+	var values [][]byte
+	add := func(name string, dtype tensors.DType, shape []int, data []byte) {
+		infos, values = append(infos, tensors.Info{Name: name, DType: dtype, Shape: shape}), append(values, data)
+	}
+	hidden := 0
+	for _, name := range ckpt.Names() {
+		v, err := ckpt.View(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(name, "pooler.dense.bias") {
+			hidden = v.Shape[0]
+		}
+		add("bert."+strings.TrimPrefix(name, "bert."), v.DType, v.Shape, v.Data)
+	}
+	add("classifier.weight", tensors.F32, []int{3, hidden}, make([]byte, 12*hidden))
+	add("classifier.bias", tensors.F32, []int{3}, make([]byte, 12))
+	if err := tensors.SaveFile(filepath.Join(base, "model.safetensors"), infos, values, map[string]string{"format": "pt"}); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("version: 1\nrun: {output_dir: %q}\nmodel: {base: %q}\nlora: {r: 8, alpha: 16, target_modules: [query, value, dense]}\ndata: {train: [%q], valid: [%q]}\noptim: {lr: 1e-2}\ntrain: {max_steps: 60, micro_batch: 3, grad_accum: 3}\neval: {every: 30}\n",
+		filepath.Join(dir, "out"), base, filepath.Join(dir, "rows.jsonl"), filepath.Join(dir, "rows.jsonl"))
+	cfg, err := config.Parse("c.yml", []byte(text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last *train.Metrics
+	s, err := train.Run(context.Background(), cfg, train.Options{Backend: b, Report: func(e train.Event) {
+		if e.Kind == "eval" {
+			last = e.Metrics
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if math.Abs(*s.FirstEvalLoss-math.Log(3)) > 1e-5 {
+		t.Errorf("a head of zeros has loss %v, not that of guessing", *s.FirstEvalLoss)
+	}
+	if *last.EvalLoss > 0.05 || *last.EvalAccuracy != 1 || len(last.Domains) != 2 {
+		t.Errorf("after training: loss %v, accuracy %v, domains %v", *last.EvalLoss, *last.EvalAccuracy, last.Domains)
+	}
+	a, err := adapter.Open(s.Result)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Config.TaskType != "SEQ_CLS" || a.Tensors["base_model.model.classifier.weight"].Data == nil {
+		t.Errorf("the adapter (%s) does not hold the head: %v", a.Config.TaskType, a.Keys())
+	}
+	// Labels that the head does not know, and rows without one.
+	for row, want := range map[string]string{`{"text": "a b c", "label": "new"}`: "new", `{"text": "a b c"}`: "no label"} {
+		if err := os.WriteFile(filepath.Join(dir, "rows.jsonl"), []byte(row), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		cfg.Run.OutputDir = filepath.Join(dir, "other")
+		if _, err := train.Run(context.Background(), cfg, train.Options{Backend: b}); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "rows.jsonl:1") {
+			t.Errorf("%s: error %v", row, err)
+		}
+	}
+}

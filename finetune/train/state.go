@@ -21,26 +21,25 @@ const stateSchema = 1
 // State is where a run was when a checkpoint was written. With the tensors beside it, it is all that a resumed run needs: the
 // order of rows and dropout are functions of seed, epoch and step.
 type State struct {
-	Schema        int       `json:"schema"`
-	Step          int       `json:"step"`      // optimizer steps made
-	Total         int       `json:"total"`     // steps of the run
-	Epoch         int       `json:"epoch"`     // of the next step
-	EpochStep     int       `json:"epoch_step"` // of the next step, in its epoch
-	Tokens        int64     `json:"tokens"`
-	TrainedTokens int64     `json:"trained_tokens"`
-	Seed          int64     `json:"seed"`
-	ConfigDigest  string    `json:"config_digest"`
-	Config        string    `json:"config"` // the resolved file
-	DataDigest    string    `json:"data_digest"`
-	BaseDigest    string    `json:"base_digest"`
-	Skipped       int       `json:"skipped"` // steps with a gradient that was not finite
-	InARow        int       `json:"skipped_in_a_row"`
-	BestStep      int       `json:"best_step"`
-	BestLoss      *float64  `json:"best_loss"`
-	Waited        int       `json:"evaluations_without_gain"`
-	Stopped       bool      `json:"stopped_early"`
-	Version       string    `json:"version"`
-	History       []float64 `json:"-"`
+	Schema        int      `json:"schema"`
+	Step          int      `json:"step"`       // optimizer steps made
+	Total         int      `json:"total"`      // steps of the run
+	Epoch         int      `json:"epoch"`      // of the next step
+	EpochStep     int      `json:"epoch_step"` // of the next step, in its epoch
+	Tokens        int64    `json:"tokens"`
+	TrainedTokens int64    `json:"trained_tokens"`
+	Seed          int64    `json:"seed"`
+	ConfigDigest  string   `json:"config_digest"`
+	Config        string   `json:"config"` // the resolved file
+	DataDigest    string   `json:"data_digest"`
+	BaseDigest    string   `json:"base_digest"`
+	Skipped       int      `json:"skipped"` // steps with a gradient that was not finite
+	InARow        int      `json:"skipped_in_a_row"`
+	BestStep      int      `json:"best_step"`
+	BestLoss      *float64 `json:"best_loss"`
+	Waited        int      `json:"evaluations_without_gain"`
+	Stopped       bool     `json:"stopped_early"`
+	Version       string   `json:"version"`
 }
 
 // The prefixes of a checkpoint's tensors: what trains, and the two moments.
