@@ -233,7 +233,7 @@ func Describe(data []byte) (*Description, error) {
 		if c.err != nil {
 			return nil, c.err
 		}
-		return nil, &ConfigError{Msg: fmt.Sprintf("model_type %q cannot be computed here; these can: %s", modelType, strings.Join(ModelTypes(), ", "))}
+		return nil, &ConfigError{Msg: fmt.Sprintf("model_type %q cannot be computed here; these can: %s", modelType, strings.Join(Types(), ", "))}
 	}
 	if text := c.object("text_config"); text != nil {
 		// A multimodal file nests the language model's settings; what stands beside them counts where they are silent.

@@ -28,8 +28,8 @@ func familyOf(modelType string) *Family {
 	return nil
 }
 
-// ModelTypes returns every model_type that can be computed, sorted.
-func ModelTypes() []string {
+// Types returns every model_type that can be computed, sorted.
+func Types() []string {
 	var out []string
 	for _, f := range families {
 		out = append(out, f.Types...)

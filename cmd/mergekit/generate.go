@@ -111,7 +111,7 @@ func runGenerate(cmd *cobra.Command, name string, o *generateOptions) error {
 	g.Use(m)
 	g.Date = time.Now()
 	out := bufio.NewWriter(os.Stdout)
-	defer out.Flush()
+	defer func() { _ = out.Flush() }() // as below
 	live := !jsonWanted(cmd) && len(prompts) == 1
 	if live {
 		o.Text = func(_ int, text string) {

@@ -44,13 +44,6 @@ func (a *Adapter) whole(key string) *whole {
 	return &whole{view: a.views[key]}
 }
 
-func (x *whole) shape() []int {
-	if x.tensor.Data != nil {
-		return x.tensor.Shape
-	}
-	return x.view.Shape
-}
-
 func (x *whole) read(w []float32, off int64) error {
 	if x.tensor.Data != nil {
 		copy(w, x.tensor.Data[off:off+int64(len(w))])

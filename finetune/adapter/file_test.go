@@ -123,7 +123,9 @@ func TestOpenDTypes(t *testing.T) {
 		if err := m.Save(again, SaveOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		m.Close()
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
 		if b, err := Open(again); err != nil || b.Tensors["base_model.model.big.weight"].Data[1099_999] != 1.5 {
 			t.Errorf("%v", err)
 		}

@@ -50,7 +50,7 @@ func (l *lowRank) add(w []float32, off int64) {
 		d := (*buf)[:n]
 		linalg.Product(d, l.left.Cut(row, row+rows, 0, l.left.Cols), l.right.Cut(0, l.right.Rows, col, col+width), false, 1)
 		for i, x := range d {
-			w[i] += float32(x * l.scale) //nolint:unconvert // keeps the compiler from fusing product and sum
+			w[i] += float32(x * l.scale) // the conversion keeps the compiler from fusing product and sum
 		}
 		w, off = w[n:], off+int64(n)
 	}

@@ -35,7 +35,7 @@ func (o operator) merge(xs [][]float32, weights []float64) []float32 {
 		for i, x := range xs {
 			w := float32(weights[i])
 			for j, v := range x {
-				out[j] += float32(v * w) //nolint:unconvert // keeps the compiler from fusing product and sum
+				out[j] += float32(v * w) // the conversion keeps the compiler from fusing product and sum
 			}
 		}
 		return out
@@ -56,7 +56,7 @@ func (o operator) merge(xs [][]float32, weights []float64) []float32 {
 		sum, count := float32(0), float32(0)
 		for i, x := range xs {
 			if sign(x[j]) == elected { // an exact zero never is
-				sum += float32(x[j] * float32(weights[i])) //nolint:unconvert // as above
+				sum += float32(x[j] * float32(weights[i])) // as above
 				count++
 			}
 		}

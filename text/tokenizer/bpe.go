@@ -134,7 +134,6 @@ type word struct {
 	ranks      []uint32
 	prev, next []int32
 	heap       []uint64
-	key        []byte
 }
 
 var wordPool = sync.Pool{New: func() any { return new(word) }}
