@@ -104,10 +104,16 @@ peer_env = {k: "" for k in ()}
 for k in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(k, None)
 peer_env.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), HF_HUB_OFFLINE="1")
-kinds = {"ours": (ours_cmd, {}), "peer": ([sys.executable, str(peer)], peer_env)}
+cache = folder / "compiled"
+shutil.rmtree(cache, ignore_errors=True)
+kinds = {
+    "ours": (ours_cmd, dict(MERGEKIT_COMPILE_CACHE=str(cache))),
+    "peer": ([sys.executable, str(peer)], peer_env),
+    "cold": (ours_cmd + ["--set", "train.max_steps=2"], dict(MERGEKIT_COMPILE_CACHE="off")),
+}
 figures = {k: dict(first=[], step=[], peak=[], losses=None) for k in kinds}
 print(f"{model}: batch {batch} x {length}, LoRA r={rank} on {targets}, float32, {threads} threads, {runs} runs of {steps} steps each, in turn", flush=True)
-for i in range(runs + 1):  # the first round warms the page cache and does not count
+for i in range(runs + 1):  # the first round fills the page cache and the cache of compiled programs, and does not count
     for name, (command, env) in kinds.items():
         first, times, losses, peak = run(command, env)
         f = figures[name]
@@ -119,10 +125,17 @@ for i in range(runs + 1):  # the first round warms the page cache and does not c
             print(f"run {i} {name}: first step after {first:.2f} s, step {statistics.median(times):.0f} ms, peak {peak / 1e9:.2f} GB", flush=True)
 shutil.rmtree(folder / "ours", ignore_errors=True)
 
-print(f"\n{'':28} {'ours':>9} {'peer':>9} {'ratio':>7}")
-for label, key, scale, unit in (("step time", "step", 1e-3, "s"), ("first finished step", "first", 1, "s"), ("peak resident memory", "peak", 1e-9, "GB")):
-    a, b = statistics.median(figures["ours"][key]), statistics.median(figures["peer"][key])
-    print(f"{label:28} {a * scale:7.2f} {unit:2}{b * scale:7.2f} {unit:2}{a / b:7.2f}x")
-print("tokens/s", *(f"{name} {batch * length / statistics.median(figures[name]['step']) * 1e3:.0f}" for name in kinds))
+print(f"\n{'':34} {'ours':>9} {'peer':>9} {'ratio':>7}   ratios of the runs, in pairs")
+for label, who, key, scale, unit in (
+    ("step time", "ours", "step", 1e-3, "s"),
+    ("first finished step, nothing cached", "cold", "first", 1, "s"),
+    ("first finished step, compiled before", "ours", "first", 1, "s"),
+    ("peak resident memory", "ours", "peak", 1e-9, "GB"),
+    ("peak resident memory, compiling", "cold", "peak", 1e-9, "GB"),
+):
+    mine, theirs = figures[who][key], figures["peer"][key]
+    a, b = statistics.median(mine), statistics.median(theirs)
+    print(f"{label:38} {a * scale:7.2f} {unit:2}{b * scale:7.2f} {unit:2}{a / b:7.2f}x   " + " ".join(f"{x / y:.2f}" for x, y in zip(mine, theirs)))
+print("tokens/s", *(f"{name} {batch * length / statistics.median(figures[name]['step']) * 1e3:.0f}" for name in ("ours", "peer")))
 print("losses ours", " ".join(f"{x:.4f}" for x in figures["ours"]["losses"]))
 print("losses peer", " ".join(f"{x:.4f}" for x in figures["peer"]["losses"]), "(A is drawn by each program's own generator: the first must agree, later ones nearly)")
