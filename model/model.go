@@ -459,7 +459,11 @@ func explain(role, what string, err error) error {
 func outOfMemory(err error) error {
 	text := err.Error()
 	if strings.Contains(text, "RESOURCE_EXHAUSTED") || strings.Contains(text, "Out of memory") || strings.Contains(text, "out of memory") {
-		return &MemoryError{errors.New(firstLine(text))}
+		line := firstLine(text)
+		if i := strings.LastIndex(line, "Out of memory allocating"); i >= 0 {
+			line = strings.TrimRight(line[i+len("Out of memory "):], ". ") // what the layers above say is the same for every error
+		}
+		return &MemoryError{errors.New(line)}
 	}
 	return nil
 }

@@ -408,3 +408,46 @@ func TestClasses(t *testing.T) {
 		}
 	}
 }
+
+// TestEarlyStopping measures with rows that training cannot help, so that the first evaluations are the best: the run stops
+// after its patience, and the result is the best step's, not the last one's.
+func TestEarlyStopping(t *testing.T) {
+	b := goBackend(t)
+	dir := t.TempDir()
+	valid := filepath.Join(dir, "valid.jsonl")
+	var rows strings.Builder
+	for i := range 6 {
+		fmt.Fprintf(&rows, "{\"input_ids\": [%d, %d, %d, %d], \"labels\": [-100, %d, %d, %d]}\n", 90-i, 7*i+1, 80-3*i, i, 7*i+1, 80-3*i, i)
+	}
+	if err := os.WriteFile(valid, []byte(rows.String()), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	cfg := parse(t, dir, tiny, "tune=full", "optim.lr=3e-2", "train.max_steps=60", "train.micro_batch=8", "train.grad_accum=1", "data.valid="+valid,
+		"eval.every=2", "eval.early_stopping.patience=3", "save.every=2", "save.keep=1")
+	cfg.Data.Valid[0].Format = "tokens"
+	s := mustRun(t, b, cfg)
+	if !s.StoppedEarly || s.Steps >= 60 || s.BestStep >= s.Steps {
+		t.Fatalf("stopped early: %v, after %d steps, best step %d", s.StoppedEarly, s.Steps, s.BestStep)
+	}
+	m, err := model.Load(context.Background(), s.Result, model.Options{Backend: b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	var sum model.Result
+	for i := range 6 {
+		ids := []int32{int32(90 - i), int32(7*i + 1), int32(80 - 3*i), int32(i)}
+		r, err := m.Loss(model.Input{Rows: 1, Length: 4, IDs: ids}, model.Targets{Rows: []int32{0, 1, 2}, IDs: ids[1:], Weights: []float32{1, 1, 1}}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum.Add(r)
+	}
+	if got := sum.MeanLoss(); math.Abs(got-*s.BestEvalLoss) > 1e-5*got {
+		t.Errorf("the result has loss %v, the best step had %v", got, *s.BestEvalLoss)
+	}
+	kept, err := filepath.Glob(filepath.Join(cfg.Run.OutputDir, "checkpoints", "*"))
+	if err != nil || len(kept) != 2 {
+		t.Errorf("kept %v: the newest and the best are to stay", kept)
+	}
+}
