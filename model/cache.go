@@ -74,10 +74,11 @@ func (c *cache) reserve(columns int) error {
 	}
 	m, more := c.m, capacityFor(columns)-c.capacity
 	for i, s := range m.blocks {
-		out, err := m.run("grow", m.noTensors(s), func(_ *ops, in []*Node) []*Node {
+		// The executable serves every batch and capacity that grows by as much: nothing else may come from outside of the graph.
+		out, err := m.run(fmt.Sprint("grow by ", more), m.noTensors(s), func(_ *ops, in []*Node) []*Node {
 			var out []*Node
 			for _, x := range in {
-				out = append(out, Concatenate([]*Node{x, Zeros(x.Graph(), m.cacheShape(c.rows, more))}, 2))
+				out = append(out, Concatenate([]*Node{x, Zeros(x.Graph(), m.cacheShape(x.Shape().Dim(0), more))}, 2))
 			}
 			return out
 		}, m.donate(c.keys[i]), m.donate(c.values[i]))
