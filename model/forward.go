@@ -15,6 +15,8 @@ type Input struct {
 	Positions    []int32 // nil: 0, 1, 2 ... in every row
 	Segments     []int32 // 0: padding; tokens of one row see each other if their segments are equal. nil: all 1
 	Types        []int32 // token types, nil: 0
+
+	span int // positions of the longest text, for rotary tables that depend on it; set by check
 }
 
 // check completes an input and refuses what the model cannot read.
@@ -26,6 +28,19 @@ func (d *Description) check(in Input) (Input, error) {
 	for _, list := range [][]int32{in.Positions, in.Segments, in.Types} {
 		if list != nil && len(list) != n {
 			return in, badInput("a batch of %d tokens has positions, segments or types for %d", n, len(list))
+		}
+	}
+	if in.span == 0 {
+		// Texts that share a row count from 0 each, and padding adds nothing to a text. Without positions the classes of
+		// transformers count padding in, and so does this.
+		in.span = in.Length
+		if in.Positions != nil {
+			in.span = 1
+			for i, p := range in.Positions {
+				if in.Segments == nil || in.Segments[i] != 0 {
+					in.span = max(in.span, int(p)+1)
+				}
+			}
 		}
 	}
 	if in.Positions == nil {
@@ -90,20 +105,24 @@ func free(list ...*gt.Tensor) {
 }
 
 // stemInputs copies a checked batch to the device: ids, positions, types, then the inverse frequencies of each rope.
-func (m *Model) stemInputs(in Input, length int) ([]any, []float64, error) {
+func (m *Model) stemInputs(in Input, length int) (data []any, scales []float64, err error) {
+	defer func() {
+		if err != nil {
+			freeArgs(data)
+			data = nil
+		}
+	}()
 	types := in.Types
 	if types == nil {
 		types = make([]int32, len(in.IDs))
 	}
-	var data []any
 	for _, list := range [][]int32{in.IDs, in.Positions, types} {
 		t, err := putOn(m, list, in.Rows, in.Length)
 		if err != nil {
-			return nil, nil, err
+			return data, nil, err
 		}
 		data = append(data, t)
 	}
-	var scales []float64
 	for _, r := range m.D.Ropes {
 		inv, scale := r.Inverse(length)
 		f := make([]float32, len(inv))
@@ -112,7 +131,7 @@ func (m *Model) stemInputs(in Input, length int) ([]any, []float64, error) {
 		}
 		t, err := m.Put(f, len(f))
 		if err != nil {
-			return nil, nil, err
+			return data, nil, err
 		}
 		data, scales = append(data, t), append(scales, scale)
 	}
@@ -155,6 +174,7 @@ func (m *Model) embed(in Input, length int) (*gt.Tensor, *carried, error) {
 		c.tables = append(c.tables, [2]*gt.Tensor{out[1+2*i], out[2+2*i]})
 	}
 	if c.segments, err = putOn(m, in.Segments, in.Rows, in.Length); err != nil {
+		free(out...)
 		return nil, nil, err
 	}
 	return out[0], c, nil
@@ -190,7 +210,7 @@ func (m *Model) Hidden(in Input) (*gt.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, c, err := m.embed(in, in.Length)
+	x, c, err := m.embed(in, in.span)
 	if err != nil {
 		return nil, err
 	}

@@ -99,6 +99,36 @@ func TestPackedAndPadded(t *testing.T) {
 	}
 }
 
+// TestPackedLongRope packs texts into a row that is longer than what short factors are for: tables follow the longest text, not
+// the row, so that every token has the states that it has alone.
+func TestPackedLongRope(t *testing.T) {
+	dir := withConfig(t, "phi3", `"rope_type": "default"`, `"rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1.5, 3, 8, 20]`,
+		`"original_max_position_embeddings": 4096`, `"original_max_position_embeddings": 20`)
+	m := load(t, backends(t)["go"], dir, model.Options{})
+	packed := model.Input{Rows: 1}
+	texts := prompts(m.D.Vocab)
+	for i, text := range texts {
+		for k, id := range text {
+			packed.IDs, packed.Segments, packed.Positions = append(packed.IDs, id), append(packed.Segments, int32(i+1)), append(packed.Positions, int32(k))
+		}
+	}
+	// Padding counts on, and belongs to no text.
+	for range 6 {
+		packed.IDs, packed.Segments, packed.Positions = append(packed.IDs, 0), append(packed.Segments, 0), append(packed.Positions, int32(len(packed.IDs)))
+	}
+	packed.Length = len(packed.IDs)
+	together := forward(t, m, packed)
+	for i, text := range texts {
+		for k, alone := range forward(t, m, model.Input{Rows: 1, Length: len(text), IDs: text}) {
+			if !near(together[k], alone, 1e-4) {
+				t.Errorf("text %d, token %d: packed differs from alone", i, k)
+				break
+			}
+		}
+		together = together[len(text):]
+	}
+}
+
 // TestScoreOfPaddedRows sees that a reward is read at the last token of a text, wherever its padding is.
 func TestScoreOfPaddedRows(t *testing.T) {
 	for backend, b := range backends(t) {

@@ -77,6 +77,7 @@ type generation struct {
 	out    []Generated
 	cache  *cache
 	widths map[int]bool // numbers of columns that were compiled for the present capacity
+	span   int          // positions of the longest text so far, on which rotary tables may depend
 }
 
 // canGenerate refuses models that cannot continue a text.
@@ -157,7 +158,7 @@ func (g *generation) run(ctx context.Context, stats *GenerateStats) error {
 		}
 		start := time.Now()
 		fresh := false
-		if g.otherTable() {
+		if g.grow() {
 			logits, err = g.prefill(ctx)
 			fresh = true
 		} else {
@@ -204,26 +205,18 @@ func (g *generation) choose(logits []float32, step int) (column []int32, alive i
 	return column, alive
 }
 
-// longest is the length of the longest text that goes on.
-func (g *generation) longest() int {
-	n := 0
-	for i, t := range g.texts {
-		if g.out[i].Reason == "" {
-			n = max(n, len(t))
-		}
+// grow brings span up to the longest text, and reports whether that needs another rotary table than what is remembered: texts that
+// grow beyond the length on which longrope was trained are read again with the long factors, as Phi-3 does it. The span never
+// shrinks, or keys of a text that outlives the longest one would have been turned by another table than its queries.
+func (g *generation) grow() (other bool) {
+	before := g.span
+	for _, t := range g.texts {
+		g.span = max(g.span, len(t))
 	}
-	return n
-}
-
-// otherTable reports whether the token that was just added needs another rotary table than what is remembered: texts that grow
-// beyond the length on which longrope was trained are read again with the long factors, as Phi-3 does it.
-func (g *generation) otherTable() bool {
 	for _, r := range g.m.D.Ropes {
-		if n := g.longest(); r.Type == "longrope" && n == r.Original+1 {
-			return true
-		}
+		other = other || (r.Type == "longrope" && before <= r.Original && g.span > r.Original)
 	}
-	return false
+	return other
 }
 
 // prefill reads all texts from their beginning, padded on the left to one length, and returns the logits after them.
@@ -233,8 +226,8 @@ func (g *generation) prefill(ctx context.Context) ([]float32, error) {
 	for _, t := range g.texts {
 		columns = max(columns, len(t))
 	}
+	g.span = max(g.span, columns)
 	columns = prefillColumns(columns)
-	length := g.longest()
 	first := make([]int32, rows)
 	ids, positions := make([]int32, rows*columns), make([]int32, rows*columns)
 	for r, t := range g.texts {
@@ -263,7 +256,7 @@ func (g *generation) prefill(ctx context.Context) ([]float32, error) {
 			in.IDs = append(in.IDs, ids[at:at+n]...)
 			in.Positions = append(in.Positions, positions[at:at+n]...)
 		}
-		if h, err = g.pass(in, length); err != nil {
+		if h, err = g.pass(in); err != nil {
 			return nil, err
 		}
 	}
@@ -284,7 +277,7 @@ func (g *generation) step(column []int32) (logits []float32, fresh bool, err err
 	}
 	capacity := g.cache.capacity
 	fresh = !g.widths[1] || g.cache.used+1 > capacity
-	h, err := g.pass(in, g.longest())
+	h, err := g.pass(in)
 	if err != nil {
 		return nil, fresh, err
 	}
@@ -294,7 +287,7 @@ func (g *generation) step(column []int32) (logits []float32, fresh bool, err err
 }
 
 // pass computes new columns of all texts.
-func (g *generation) pass(in Input, length int) (*gt.Tensor, error) {
+func (g *generation) pass(in Input) (*gt.Tensor, error) {
 	if g.cache.used+in.Length > g.cache.capacity {
 		g.widths = map[int]bool{}
 	}
@@ -305,7 +298,7 @@ func (g *generation) pass(in Input, length int) (*gt.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := g.cache.append(in, length)
+	h, err := g.cache.append(in, g.span)
 	g.widths[in.Length] = true
 	return h, err
 }

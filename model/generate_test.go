@@ -180,6 +180,36 @@ func TestGenerateLongRope(t *testing.T) {
 	}
 }
 
+// TestGenerateLongRopeTogether ends the longest text of a batch after it has grown beyond the short factors: the other one goes on
+// with the long factors by which all keys were turned, as in a full pass over both.
+func TestGenerateLongRopeTogether(t *testing.T) {
+	dir := withConfig(t, "phi3", `"rope_type": "default"`, `"rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1.5, 3, 8, 20]`,
+		`"original_max_position_embeddings": 4096`, `"original_max_position_embeddings": 24`)
+	m := load(t, backends(t)["go"], dir, model.Options{})
+	list := prompts(m.D.Vocab)[1:3] // of 19 tokens and of 1
+	const ends, n = 8, 20
+	told := 0
+	stop := func(text int, _ int32) bool {
+		if text == 0 {
+			told++
+		}
+		return text == 0 && told == ends
+	}
+	got, _, err := m.Generate(context.Background(), list, model.GenerateOptions{MaxTokens: n, EOS: []int{}, Token: stop})
+	if err != nil {
+		t.Fatal(err)
+	}
+	long, short := slices.Concat(list[0], got[0].IDs), slices.Concat(list[1], got[1].IDs)
+	if len(long) != 27 || len(short) != 21 {
+		t.Fatalf("texts of %d and %d tokens", len(long), len(short))
+	}
+	for k := len(list[1]) + ends; k < len(short); k++ {
+		if best := forwardArgmax(t, m, [][]int32{long, short[:k]})[1]; best[k-1] != short[k] {
+			t.Errorf("after %d tokens: token %d, a full pass says %d", k, short[k], best[k-1])
+		}
+	}
+}
+
 func TestGenerateEnds(t *testing.T) {
 	b := backends(t)["go"]
 	m := load(t, b, goldenForward+"gpt2", model.Options{})
