@@ -39,6 +39,9 @@ func (a *Adapter) Bind(modules []Module) ([]Delta, error) { return a.BindTied(mo
 // BindTied is Bind with a policy for tied embeddings. Every tensor of the adapter must find its place, with the shape that
 // the module has: an adapter for another base is an error, never a silent nothing.
 func (a *Adapter) BindTied(modules []Module, tie Tie) ([]Delta, error) {
+	if err := a.checkBase(); err != nil {
+		return nil, err
+	}
 	b := &binding{a: a, modules: modules, parts: map[int]*part{}, tie: tie}
 	b.index()
 	steps := []func() error{b.collect, b.complete, b.makeDeltas, b.resolveTies}
@@ -235,7 +238,7 @@ func (b *binding) complete() error {
 	for _, name := range b.a.Config.ModulesToSave {
 		if !slices.ContainsFunc(b.a.Keys(), func(key string) bool {
 			path, end, ok := splitKey(key)
-			return ok && (end == endWeight || end == endBias) && (endsWith(path, name) || strings.Contains("."+path, "."+name+"."))
+			return ok && (end == endWeight || end == endBias) && saves(path, name)
 		}) && !slices.Contains(headTasks[b.a.Config.TaskType], name) {
 			return &Error{Where: "modules_to_save", Msg: fmt.Sprintf("names %s, of which the adapter holds no tensor", name), Hint: "the adapter is damaged; download it again"}
 		}

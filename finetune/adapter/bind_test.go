@@ -59,6 +59,7 @@ func TestBindRefuses(t *testing.T) {
 				a.Tensors[strings.ReplaceAll(k, "layers", "blocks")] = v
 			}
 		}, []string{"would change nothing", "blocks", q[:30]}},
+		"changed base": {func(a *Adapter) { a.Config.Init = "pissa" }, []string{"init_lora_weights", "pissa took a part out", "path_initial_model_for_weight_conversion"}},
 		"half":         {func(a *Adapter) { delete(a.Tensors, q+".lora_B.weight") }, []string{q + ".lora_A.weight", "without", "lora_B"}},
 		"module gone":  {func(a *Adapter) { delete(a.Tensors, q+".lora_B.weight"); delete(a.Tensors, q+".lora_A.weight") }, []string{"targets 1 modules", q}},
 		"other shapes": {func(a *Adapter) { a.Tensors[q+".lora_A.weight"] = Tensor{[]int{2, 40}, make([]float32, 80)} }, []string{"40 inputs", "32", "another base", "[32 32]", "[2 40]"}},

@@ -97,6 +97,11 @@ func (c *combination) check() error {
 	if len(c.list) == 0 {
 		return &Error{Msg: "no adapter to combine"}
 	}
+	for _, a := range c.list {
+		if err := a.checkBase(); err != nil {
+			return err
+		}
+	}
 	if o.Weights == nil {
 		o.Weights = slices.Repeat([]float64{1}, len(c.list))
 	}

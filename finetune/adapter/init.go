@@ -54,6 +54,16 @@ func (c *Config) ChangesBase() bool {
 	return fast || c.Init == initPiSSA || c.Init == initOLoRA
 }
 
+// checkBase refuses an adapter whose factors belong to a base that its initialisation changed: on the base as it is they would
+// be silently wrong.
+func (a *Adapter) checkBase() error {
+	if !a.Config.ChangesBase() {
+		return nil
+	}
+	return &Error{File: a.Dir, Where: "init_lora_weights", Msg: a.Config.Init + " took a part out of the base before training, and these factors still hold it",
+		Hint: "save the adapter again in peft with path_initial_model_for_weight_conversion; if it is for a base that was saved without that part, set the key to true"}
+}
+
 // Init makes the tensors that training starts from, keyed as on disk: A and B of every target, B's bias, DoRA's magnitudes.
 // weight returns the values of a module's weight as stored; it is asked for DoRA, PiSSA and OLoRA only.
 //

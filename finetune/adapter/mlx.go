@@ -214,6 +214,9 @@ func (a *Adapter) SaveMLX(dir string, layers int, o SaveOptions) error {
 }
 
 func (a *Adapter) toMLX(layers int) (*mlxConfig, map[string]Tensor, error) {
+	if err := a.checkBase(); err != nil {
+		return nil, nil, err
+	}
 	c := a.Config
 	m := &mlxConfig{Model: c.BaseModel, Type: "lora", Parameters: mlxParameters{Dropout: c.Dropout}}
 	if c.DoRA {

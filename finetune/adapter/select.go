@@ -252,26 +252,41 @@ func noMatch(c *Config, modules []Module) error {
 	return &Error{Msg: fmt.Sprintf("no module matches target_modules %s; this model has %s", what, some(names)), Hint: hint}
 }
 
+// saves tells whether peft wraps the module of a path for an entry of modules_to_save: the path, or that of a module around it,
+// ends with the entry. Unlike a target, the entry may begin within a component: norm is every input_layernorm too.
+func saves(path, entry string) bool {
+	for {
+		if strings.HasSuffix(path, entry) {
+			return true
+		}
+		i := strings.LastIndexByte(path, '.')
+		if i < 0 {
+			return false
+		}
+		path = path[:i]
+	}
+}
+
 // SelectWhole returns the tensors that the adapter holds whole: those of the modules that modules_to_save name, and the
 // biases of bias: all (every bias) or lora_only (those of targets). A modules_to_save entry without a module in the model is
 // an error, except for the heads that the task adds by itself.
 func SelectWhole(c *Config, modules []Module, targets []Target) ([]Whole, error) {
-	patterns, err := savedPatterns(c)
-	if err != nil {
-		return nil, err
-	}
 	wrapped := map[string]bool{}
 	for i := range targets {
 		wrapped[targets[i].Path] = true
 	}
-	used := make([]bool, len(patterns))
+	entries := c.Saved()
+	used := make([]bool, len(entries))
 	var out []Whole
 	for _, m := range modules {
 		at := prefix + m.Path
 		saved := false
-		for i, re := range patterns {
-			if re.MatchString(m.Path) {
+		for i, entry := range entries {
+			if saves(m.Path, entry) {
 				used[i], saved = true, true
+				if wrapped[m.Path] {
+					return nil, &Error{Where: "modules_to_save", Msg: fmt.Sprintf("%s ends with %s and is a target too", m.Path, entry), Hint: "write more of the name"}
+				}
 			}
 		}
 		switch {
@@ -287,7 +302,7 @@ func SelectWhole(c *Config, modules []Module, targets []Target) ([]Whole, error)
 			out = append(out, Whole{m, at + ".bias", m.BiasName, []int{biasLen(m)}})
 		}
 	}
-	for i, name := range c.Saved() {
+	for i, name := range entries {
 		if !used[i] && slices.Contains(c.ModulesToSave, name) && !slices.Contains(headTasks[c.TaskType], name) {
 			return nil, &Error{Where: "modules_to_save", Msg: fmt.Sprintf("no module of this model is called %s", name)}
 		}

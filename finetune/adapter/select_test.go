@@ -287,6 +287,18 @@ func TestSelectWhole(t *testing.T) {
 	if got := keys(); got != "h.0.attn.c_attn.base_layer.bias h.0.attn.c_proj.bias h.0.ln_1.bias h.0.ln_2.bias h.0.mlp.c_fc.bias h.0.mlp.c_proj.bias ln_f.bias ln_f.weight" {
 		t.Error(got)
 	}
+	cfg.Bias, cfg.ModulesToSave = "none", []string{"n_2", "mlp"} // peft looks at the end of the whole path, and takes all of a module
+	if got := keys(); got != "h.0.ln_2.bias h.0.ln_2.weight h.0.mlp.c_fc.bias h.0.mlp.c_fc.weight h.0.mlp.c_proj.bias h.0.mlp.c_proj.weight" {
+		t.Error(got)
+	}
+	cfg.ModulesToSave = []string{"_attn"} // ends targets' names although it names none
+	targets, err := Select(cfg, list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := SelectWhole(cfg, list, targets); err == nil || !strings.Contains(err.Error(), "c_attn ends with _attn and is a target too") {
+		t.Errorf("%v", err)
+	}
 	cfg.ModulesToSave = []string{"nothing"}
 	if _, err := SelectWhole(cfg, list, nil); err == nil || !strings.Contains(err.Error(), "nothing") {
 		t.Errorf("%v", err)
