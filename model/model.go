@@ -117,7 +117,7 @@ func LoadFrom(ctx context.Context, d *Description, ckpt *tensors.Checkpoint, o O
 		for _, t := range s.base {
 			info, ok := src.find(s.prefix + t.Name)
 			dtype := storage[info.DType]
-			_, other := o.Replace[s.prefix+t.Name]
+			_, other := o.Replace[m.sourceOf(s.prefix+t.Name, o.Replace)]
 			if !ok || dtype == dtypes.InvalidDType || !keep || other {
 				dtype = dtypes.Float32
 			}
@@ -134,7 +134,7 @@ func LoadFrom(ctx context.Context, d *Description, ckpt *tensors.Checkpoint, o O
 				m.Close()
 				return nil, err
 			}
-			name := s.prefix + t.Name
+			name := m.sourceOf(s.prefix+t.Name, o.Replace)
 			if v, ok := shared[name]; ok {
 				m.base[s] = append(m.base[s], v)
 				continue
@@ -166,6 +166,14 @@ func LoadFrom(ctx context.Context, d *Description, ckpt *tensors.Checkpoint, o O
 
 func (m *Model) stages() []*stage {
 	return append(append([]*stage{m.stem}, m.blocks...), m.head)
+}
+
+// sourceOf is the name of the values of a base tensor. An untied head that nothing replaces shares the embedding's copy on the device.
+func (m *Model) sourceOf(name string, replace map[string]Tensor) string {
+	if _, ok := replace[name]; ok {
+		return name
+	}
+	return m.D.stored(name)
 }
 
 // layout makes the stages: which tensor comes from the checkpoint and which from the overlay.
@@ -218,20 +226,32 @@ func (m *Model) layout(over *Overlay) {
 		return out
 	}
 	stemSpecs, headSpecs := d.StemTensors(), d.HeadTensors()
-	if d.Head == HeadLM && d.Tied {
-		headSpecs = append(headSpecs, TensorSpec{d.Names.LMHead + ".weight", []int{d.Vocab, d.Hidden}})
+	headBase := headSpecs
+	embed, lmHead := d.Names.Embed+".weight", d.Names.LMHead+".weight"
+	tied := d.Head == HeadLM && d.Tied
+	if tied {
+		headSpecs = append(rest(headSpecs, Pack([]TensorSpec{{embed, nil}})), TensorSpec{lmHead, []int{d.Vocab, d.Hidden}})
+		if over.Untied {
+			headBase, tied = headSpecs, false
+		}
 	}
 	stemOwn, stemMaps := part("", stemSpecs, []string{d.Names.Embed})
 	headOwn, headMaps := part("", headSpecs, names(d.HeadLinears()))
 	ends := Pack(append(stemOwn, headOwn...))
 	m.stem = &stage{name: "embeddings", base: rest(d.StemTensors(), ends), packed: ends, adapters: stemMaps}
-	m.head = &stage{name: "head", base: rest(d.HeadTensors(), ends), packed: ends, adapters: headMaps, alias: map[string]string{}}
-	if d.Head == HeadLM && d.Tied {
-		m.head.alias[d.Names.LMHead+".weight"] = d.Names.Embed + ".weight"
+	m.head = &stage{name: "head", base: rest(headBase, ends), packed: ends, adapters: headMaps, alias: map[string]string{}}
+	if tied {
+		m.head.alias[lmHead] = embed
 		for _, t := range headOwn {
-			if t.Name == d.Names.LMHead+".weight" { // an untied head makes the table needless here
-				m.head.base = rest(m.head.base, Pack([]TensorSpec{{d.Names.Embed + ".weight", nil}}))
+			if t.Name == lmHead { // an untied head makes the table needless here
+				m.head.base = rest(m.head.base, Pack([]TensorSpec{{embed, nil}}))
 			}
+		}
+		_, adapted := headMaps[d.Names.LMHead]
+		_, both := stemMaps[d.Names.Embed]
+		if _, own := over.Tensors[d.Names.LMHead+".lora_A.weight"]; adapted && both && !own {
+			m.head.flipped = map[string]string{d.Names.LMHead + ".lora_A.weight": d.Names.Embed + ".lora_embedding_B",
+				d.Names.LMHead + ".lora_B.weight": d.Names.Embed + ".lora_embedding_A"}
 		}
 	}
 	m.vector(ends, "", m.stem, m.head)

@@ -63,6 +63,7 @@ type stage struct {
 	kind     LayerKind
 	base     []TensorSpec // tensors that are handed over one by one, in storage dtype
 	alias    map[string]string
+	flipped  map[string]string // matrices that are others of the packed vector, transposed
 	packed   Packed
 	adapters map[string]Adaption // by the map's name in the stage
 }
@@ -81,6 +82,9 @@ func (s *stage) signature() string {
 	sort.Strings(names)
 	for _, n := range names {
 		fmt.Fprintf(&b, "|%s%+v", n, s.adapters[n])
+	}
+	if len(s.flipped) > 0 {
+		b.WriteString("|flipped")
 	}
 	return b.String()
 }
@@ -105,6 +109,9 @@ func newOps(d *Description, s *stage, compute dtypes.DType, base []*Node, flat *
 	}
 	for _, seg := range s.packed.Segments {
 		o.params[seg.Name] = Reshape(SliceAxis(flat, 0, AxisRange(seg.Offset, seg.Offset+seg.Size())), seg.Shape...)
+	}
+	for name, other := range s.flipped {
+		o.params[name] = TransposeAllAxes(o.params[other], 1, 0)
 	}
 	return o
 }
@@ -135,7 +142,7 @@ func (o *ops) cast(name string) *Node { return ConvertDType(o.Param(name), o.com
 // Attend implements Ops.
 func (o *ops) Attend(kind LayerKind, q, k, v *Node) *Node { return o.attend(kind, q, k, v) }
 
-// Embed implements Ops.
+// Embed implements Ops: x = magnitude * (E[ids] + s*A'[ids]*B').
 func (o *ops) Embed(table string, ids *Node) *Node {
 	at := InsertAxes(ids, -1)
 	x := Gather(o.Param(table+".weight"), at)
@@ -144,8 +151,20 @@ func (o *ops) Embed(table string, ids *Node) *Node {
 		rows := Gather(TransposeAllAxes(o.cast(table+".lora_embedding_A"), 1, 0), at) // [B,S,r]
 		b := o.cast(table + ".lora_embedding_B")
 		x = Add(x, MulScalar(contract(rows, b, 1), a.Scale))
+		if a.DoRA {
+			m := ConvertDType(o.Param(table+".lora_magnitude_vector"), dtypes.Float32)
+			x = Mul(x, ExpandLeftToRank(ConvertDType(Div(m, o.columnNorms(table, a)), o.compute), x.Rank()))
+		}
 	}
 	return x
+}
+
+// columnNorms returns the norms over the vocabulary of an adapted table E + s*A'*B', float32 [H], as a constant for gradients.
+func (o *ops) columnNorms(table string, a Adaption) *Node {
+	f := func(name string) *Node { return StopGradient(ConvertDType(o.Param(table+name), dtypes.Float32)) }
+	delta := DotGeneral(f(".lora_embedding_A"), []int{0}, nil, f(".lora_embedding_B"), []int{1}, nil) // [V,H]
+	v := Add(f(".weight"), MulScalar(delta, a.Scale))
+	return StopGradient(Sqrt(ReduceSum(Square(v), 0)))
 }
 
 // contract multiplies the last axis of x with an axis of the matrix w: x*w for axis 0, x*w' for axis 1.

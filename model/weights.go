@@ -22,9 +22,14 @@ type Tensor struct {
 
 // Overlay is what an adapter puts on a model: adaptions by the path of their module (model.layers.0.self_attn.q_proj), and
 // tensors by full name that are added (LoRA matrices) or that take the place of the checkpoint's (a trained head).
+//
+// Where the checkpoint's head is its embedding, a tensor that takes the embedding's place becomes the head too, unless Untied says
+// that the head is a matrix of its own, which starts as the checkpoint's. With an adaption of both and factors of the embedding
+// alone, the head uses those, transposed.
 type Overlay struct {
 	Maps    map[string]Adaption
 	Tensors map[string]Tensor
+	Untied  bool
 }
 
 // MissingError says that a checkpoint lacks a tensor that its config.json asks for.
@@ -55,9 +60,18 @@ type source struct {
 	d    *Description
 }
 
+// stored is the name under which files keep a tensor: a tied head is the embedding, whatever else the file holds.
+func (d *Description) stored(name string) string {
+	if d.Head == HeadLM && d.Tied && name == d.Names.LMHead+".weight" {
+		return d.Names.Embed + ".weight"
+	}
+	return name
+}
+
 // find returns the name in the checkpoint of a tensor of the class. Files of the same model differ in a prefix; old BERT files
 // say gamma and beta.
 func (s *source) find(name string) (tensors.Info, bool) {
+	name = s.d.stored(name)
 	names := []string{name}
 	for _, p := range s.d.Prefixes {
 		if p == "" {

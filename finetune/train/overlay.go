@@ -14,7 +14,7 @@ const diskPrefix = "base_model.model."
 // Overlay turns an adapter into what a model takes: its tensors under the names of the model's class, and the scale of every
 // adapted module.
 func Overlay(a *adapter.Adapter) (*model.Overlay, error) {
-	o := &model.Overlay{Maps: map[string]model.Adaption{}, Tensors: map[string]model.Tensor{}}
+	o := &model.Overlay{Maps: map[string]model.Adaption{}, Tensors: map[string]model.Tensor{}, Untied: !a.Config.EnsureWeightTying}
 	for key, t := range a.Tensors {
 		name := strings.TrimPrefix(key, diskPrefix)
 		path, end, isLora := cutLora(name)

@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -141,36 +142,57 @@ func (s *subject) adapters(cfg *config.Config, modules []adapter.Module) error {
 	var begin *adapter.Adapter
 	var err error
 	s.replace = map[string]model.Tensor{}
+	continued := cfg.Model.AdapterIn != "" && cfg.Model.AdapterInMode == "continue"
+	tie := cfg.LoRA.Tie
 	if cfg.Model.AdapterIn != "" {
 		if begin, err = adapter.Open(cfg.Model.AdapterIn); err != nil {
 			return err
 		}
-		deltas, err := begin.Bind(modules)
+		if continued {
+			c = begin.Config
+			c.Dropout = cfg.LoRA.Dropout
+			if tie, err = continuedTie(tie, begin); err != nil {
+				return err
+			}
+		}
+		policy, err := adapter.ParseTie(tie)
 		if err != nil {
 			return err
 		}
-		if cfg.Model.AdapterInMode != "continue" && !s.dry {
+		deltas, err := begin.BindTied(modules, policy)
+		if err != nil {
+			return err
+		}
+		if !continued && !s.dry {
 			if err := s.fuse(deltas); err != nil {
 				return err
 			}
-		} else {
-			c = begin.Config
-			c.Dropout = cfg.LoRA.Dropout
 		}
 	}
-	continued := begin != nil && cfg.Model.AdapterInMode == "continue"
+	if tie == "keep" {
+		if err := s.keepTied(c, modules); err != nil {
+			return err
+		}
+	}
 	targets, err := adapter.Select(c, modules)
 	if err != nil {
 		return err
 	}
-	for _, t := range targets {
-		if t.OutputHead && t.Tied && cfg.LoRA.Tie == "refuse" {
-			return tied(t.Path)
-		}
-	}
 	whole, err := adapter.SelectWhole(c, modules, targets)
 	if err != nil {
 		return err
+	}
+	if tie == "refuse" {
+		for _, t := range targets {
+			if s.tied(t.Module) {
+				return refuseTied(t.Path)
+			}
+		}
+		for _, w := range whole {
+			if s.tied(w.Module) && strings.HasSuffix(w.Key, ".weight") {
+				return refuseTied(w.Path)
+			}
+		}
 	}
 	weight := func(m adapter.Module) ([]float32, error) {
 		if r, ok := s.replace[m.Path+".weight"]; ok {
@@ -195,7 +217,7 @@ func (s *subject) adapters(cfg *config.Config, modules []adapter.Module) error {
 		return err
 	}
 	initial := values
-	s.overlay = &model.Overlay{Maps: map[string]model.Adaption{}, Tensors: map[string]model.Tensor{}}
+	s.overlay = &model.Overlay{Maps: map[string]model.Adaption{}, Tensors: map[string]model.Tensor{}, Untied: !c.EnsureWeightTying}
 	// keys remembers under which keys of the adapter's file a trained tensor is saved.
 	keys := map[string][]string{}
 	put := func(key, name string, t adapter.Tensor) {
@@ -207,6 +229,9 @@ func (s *subject) adapters(cfg *config.Config, modules []adapter.Module) error {
 	for _, t := range targets {
 		s.overlay.Maps[t.Path] = model.Adaption{Rank: t.Rank, Scale: t.Scale, DoRA: t.DoRA, Bias: t.BiasB != "", Dropout: c.Dropout}
 		s.dropout = s.dropout || c.Dropout > 0
+		if t.Tied && c.EnsureWeightTying {
+			continue // the embedding's factors are the head's, transposed
+		}
 		for _, key := range []string{t.A, t.B, t.BiasB, t.Magnitude} {
 			if key != "" {
 				put(key, className(key), values[key])
@@ -223,14 +248,8 @@ func (s *subject) adapters(cfg *config.Config, modules []adapter.Module) error {
 	}
 	for _, w := range whole {
 		name := className(w.Key)
-		if w.Tied || (s.desc.Tied && w.Kind == adapter.Embedding) {
-			switch cfg.LoRA.Tie {
-			case "refuse":
-				return tied(w.Path)
-			case "keep":
-				name = s.desc.Names.Embed + ".weight" // one matrix, saved under every name that was asked for
-				c.EnsureWeightTying = true
-			}
+		if c.EnsureWeightTying && s.tied(w.Module) && strings.HasSuffix(w.Key, ".weight") {
+			name = s.desc.Names.Embed + ".weight" // one matrix, saved under both names
 		}
 		t, ok := adapter.Tensor{}, false
 		if continued {
@@ -249,6 +268,11 @@ func (s *subject) adapters(cfg *config.Config, modules []adapter.Module) error {
 		}
 		put(w.Key, name, t)
 	}
+	if continued {
+		if err := s.allContinued(begin, keys); err != nil {
+			return err
+		}
+	}
 	s.save = func(dir string, trained map[string]model.Tensor, o saveOptions) error {
 		disk := map[string]adapter.Tensor{}
 		for name, list := range keys {
@@ -258,6 +282,12 @@ func (s *subject) adapters(cfg *config.Config, modules []adapter.Module) error {
 			}
 			for _, key := range list {
 				disk[key] = adapter.Tensor{Shape: t.Shape, Data: t.Data}
+			}
+		}
+		for _, t := range targets {
+			if t.Tied && c.EnsureWeightTying {
+				at := diskPrefix + s.desc.Names.Embed
+				disk[t.A], disk[t.B] = transposed(disk[at+".lora_embedding_B"]), transposed(disk[at+".lora_embedding_A"])
 			}
 		}
 		out, values, err := adapter.Converted(c, targets, initial, disk)
@@ -277,9 +307,30 @@ func (s *subject) adapters(cfg *config.Config, modules []adapter.Module) error {
 	return nil
 }
 
-// tied refuses to train a matrix that embedding and head share without being told how.
-func tied(path string) error {
-	return inputf("lora: %s would train, and the embedding and the output of this model are one matrix (tie_word_embeddings); say lora.tie: untie (two matrices from then on; set the flag to false in the fused model) or keep (one matrix, saved under both names), or leave it out", path)
+// allContinued refuses to go on from an adapter of which something would be dropped.
+func (s *subject) allContinued(begin *adapter.Adapter, keys map[string][]string) error {
+	taken := map[string]bool{}
+	for _, list := range keys {
+		for _, key := range list {
+			taken[key] = true
+		}
+	}
+	if begin.Config.EnsureWeightTying {
+		for _, end := range []string{".lora_A.weight", ".lora_B.weight"} {
+			taken[diskPrefix+s.desc.Names.LMHead+end] = true
+		}
+	}
+	for _, key := range begin.Keys() {
+		if !taken[key] && !strings.HasSuffix(key, ".base_layer.weight") { // the base's own matrix, which PEFT stores beside adapted embeddings
+			return inputf("%s: holds %s, which this program does not train; merge it (model.adapter_in_mode: merge) and train a new adapter on top", begin.Dir, key)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(keys)) {
+		if len(s.overlay.Tensors[name].Data) == 0 && !s.dry {
+			return inputf("%s: has no tensor %s, which its configuration asks for; the adapter is damaged, or for another base", begin.Dir, keys[name][0])
+		}
+	}
+	return nil
 }
 
 // fuse puts an adapter's fused weights in the place of the base's.
@@ -309,8 +360,13 @@ func (s *subject) fuse(deltas []adapter.Delta) error {
 			return err
 		}
 		name := d.Module.Path + ".weight"
-		if d.Tensor == d.Module.BiasName {
+		switch {
+		case d.Tensor == d.Module.BiasName:
 			name = d.Module.Path + ".bias"
+		case d.Module.Tied && d.New:
+			return inputf("model.adapter_in: it unties embedding and head, which a base in memory cannot; fuse it first ('mergekit fuse --tie untie') and train on the result")
+		case d.Module.Tied:
+			name = s.desc.Names.Embed + ".weight"
 		}
 		s.replace[name] = model.Tensor{Shape: d.Shape, Data: w}
 	}
