@@ -160,8 +160,8 @@ type Data struct {
 type Source struct {
 	// Path of the file or folder.
 	Path string `yaml:"path"`
-	// Format of its rows: auto, messages, sharegpt, prompt_completion, alpaca, text or tokens.
-	Format string `yaml:"format" oneof:"auto|messages|sharegpt|prompt_completion|alpaca|text|tokens"`
+	// Format of its rows: auto, messages, sharegpt, prompt_completion, alpaca, text, classification (text with a label) or tokens.
+	Format string `yaml:"format" oneof:"auto|messages|sharegpt|prompt_completion|alpaca|text|classification|tokens"`
 	// Weight is how often an epoch takes each row: 1 once, 2 twice, 0.5 every second one (by the seed).
 	Weight float64 `yaml:"weight"`
 	// Domain is a name under which its loss is shown too; null for none.

@@ -8,6 +8,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +17,7 @@ import (
 
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/finetune/config"
+	"github.com/mergekit/mergekit/finetune/data"
 	"github.com/mergekit/mergekit/finetune/train"
 	"github.com/mergekit/mergekit/internal/backend"
 	"github.com/mergekit/mergekit/model"
@@ -406,6 +409,18 @@ func TestClasses(t *testing.T) {
 		if _, err := train.Run(context.Background(), cfg, train.Options{Backend: b}); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "rows.jsonl:1") {
 			t.Errorf("%s: error %v", row, err)
 		}
+	}
+}
+
+// TestFormats wants the configuration to take every format that rows can have, and no other.
+func TestFormats(t *testing.T) {
+	field, _ := reflect.TypeFor[config.Source]().FieldByName("Format")
+	takes := strings.Split(field.Tag.Get("oneof"), "|")
+	want := append([]string{"auto"}, data.Formats()...)
+	slices.Sort(takes)
+	slices.Sort(want)
+	if !slices.Equal(takes, want) {
+		t.Errorf("the configuration takes %v, rows can have %v", takes, want)
 	}
 }
 
