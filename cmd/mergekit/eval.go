@@ -342,6 +342,9 @@ func renderEval(cmd *cobra.Command, all []scored) {
 				writeJSON(os.Stdout, s.json(d.Domain, &d.Score))
 				continue
 			}
+			if d.Domain != "" && len(s.report.Domains) == 1 {
+				continue // the same row again
+			}
 			rows = append(rows, s.row(&d))
 		}
 	}
