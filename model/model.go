@@ -348,6 +348,7 @@ func (m *Model) Tensors() (map[string]Tensor, error) {
 		if err != nil {
 			return nil, err
 		}
+		v.Value.FinalizeLocal() // a device that is not the host has its own copy beside ours
 		for _, s := range v.Packed.Segments {
 			out[v.Prefix+s.Name] = Tensor{s.Shape, all[s.Offset : s.Offset+s.Size()]}
 		}

@@ -438,6 +438,7 @@ func (s *subject) saveModel(dir string, trained map[string]model.Tensor, o saveO
 		return err
 	}
 	defer w.Close()
+	var encoded []byte
 	for i, info := range infos {
 		v, err := s.ckpt.View(info.Name)
 		if err != nil {
@@ -445,7 +446,8 @@ func (s *subject) saveModel(dir string, trained map[string]model.Tensor, o saveO
 		}
 		data := v.Data
 		if t, ok := byFile[info.Name]; ok {
-			data = make([]byte, info.Bytes())
+			encoded = slices.Grow(encoded[:0], len(data))[:len(data)]
+			data = encoded
 			if err := tensors.EncodeFloat32(data, info.DType, t.Data); err != nil {
 				return err
 			}

@@ -51,54 +51,78 @@ const (
 
 const stateName = "state.json"
 
-// writeCheckpoint writes a checkpoint of the engine; the directory appears whole or not at all.
+// onHost reads a vector where it lies if that is the host's memory, else from a copy that is gone afterwards.
+func onHost(t *gt.Tensor, do func(all []float32) error) error {
+	var failed error
+	err := gt.ConstFlatData(t, func(all []float32) { failed = do(all) })
+	t.FinalizeLocal()
+	return errors.Join(err, failed)
+}
+
+// writeCheckpoint writes a checkpoint of the engine; the directory appears whole or not at all. One tensor at a time is copied:
+// values and moments of full fine-tuning are three times the model.
 func (e *Engine) writeCheckpoint(dir string, st State) error {
-	type part struct {
-		info tensors.Info
-		data []float32
+	parts := []struct {
+		prefix string
+		of     func(i int) *gt.Tensor
+	}{
+		{prefixTrained, func(i int) *gt.Tensor { return e.Model.Vectors[i].Value }},
+		{prefixM, func(i int) *gt.Tensor { return e.replicas[0].opt.state[i].m }},
+		{prefixV, func(i int) *gt.Tensor { return e.replicas[0].opt.state[i].v }},
 	}
-	var parts []part
-	for i, v := range e.Model.Vectors {
+	var infos []tensors.Info
+	for _, v := range e.Model.Vectors {
 		if v == nil {
 			continue
 		}
-		for prefix, t := range map[string]*gt.Tensor{prefixTrained: v.Value, prefixM: e.replicas[0].opt.state[i].m, prefixV: e.replicas[0].opt.state[i].v} {
-			all, err := gt.CopyFlatData[float32](t)
-			if err != nil {
-				return err
-			}
+		for _, p := range parts {
 			for _, s := range v.Packed.Segments {
-				parts = append(parts, part{tensors.Info{Name: prefix + v.Prefix + s.Name, DType: tensors.F32, Shape: s.Shape}, all[s.Offset : s.Offset+s.Size()]})
+				infos = append(infos, tensors.Info{Name: p.prefix + v.Prefix + s.Name, DType: tensors.F32, Shape: s.Shape})
 			}
 		}
 	}
-	slices.SortFunc(parts, func(a, b part) int { return strings.Compare(a.info.Name, b.info.Name) })
-	infos := make([]tensors.Info, len(parts))
-	for i, p := range parts {
-		infos[i] = p.info
+	slices.SortFunc(infos, func(a, b tensors.Info) int { return strings.Compare(a.Name, b.Name) })
+	at := map[string]int{}
+	for i, info := range infos {
+		at[info.Name] = i
 	}
 	w, err := tensors.Create(dir, infos, tensors.WriteOptions{FileName: "checkpoint.safetensors", Force: true, Files: []string{stateName}})
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	for i, p := range parts {
-		data := make([]byte, p.info.Bytes())
-		if err := tensors.EncodeFloat32(data, tensors.F32, p.data); err != nil {
-			return err
+	var raw []byte
+	for i, v := range e.Model.Vectors {
+		if v == nil {
+			continue
 		}
-		if err := w.WriteAt(i, data, 0); err != nil {
-			return err
-		}
-		if err := w.Finish(i); err != nil {
-			return err
+		for _, p := range parts {
+			err := onHost(p.of(i), func(all []float32) error {
+				for _, s := range v.Packed.Segments {
+					k, n := at[p.prefix+v.Prefix+s.Name], 4*s.Size()
+					raw = slices.Grow(raw[:0], n)[:n]
+					if err := tensors.EncodeFloat32(raw, tensors.F32, all[s.Offset:s.Offset+s.Size()]); err != nil {
+						return err
+					}
+					if err := w.WriteAt(k, raw, 0); err != nil {
+						return err
+					}
+					if err := w.Finish(k); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
 		}
 	}
-	raw, err := json.MarshalIndent(st, "", "  ")
+	text, err := json.MarshalIndent(st, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := w.WriteFile(stateName, append(raw, '\n')); err != nil {
+	if err := w.WriteFile(stateName, append(text, '\n')); err != nil {
 		return err
 	}
 	return w.Commit()
