@@ -564,7 +564,7 @@ func (m *Model) Backward(in Input, t Targets, g *Gradients, o PassOptions) (Resu
 	}
 	p := m.passShapes(in.Rows, in.Length)
 	low, drop := m.lowest(), o.Dropout != nil
-	x, c, err := m.embed(in, in.Length)
+	x, c, err := m.embed(in, in.span)
 	if err != nil {
 		return Result{}, err
 	}
@@ -683,7 +683,7 @@ func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o 
 
 // stemBackward adds the gradient of the embeddings.
 func (m *Model) stemBackward(in Input, dx *gt.Tensor, g *Gradients, p passShapes) error {
-	data, _, err := m.stemInputs(in, in.Length)
+	data, _, err := m.stemInputs(in, in.span)
 	if err != nil {
 		return err
 	}

@@ -277,7 +277,7 @@ func plainGradient(t *testing.T, m *Model, in Input, targets Targets, factor flo
 		}
 	}
 	dataAt := len(args)
-	data, scales, err := m.stemInputs(in, in.Length)
+	data, scales, err := m.stemInputs(in, in.span)
 	if err != nil {
 		t.Fatal(err)
 	}
