@@ -171,6 +171,31 @@ var tunings = []struct {
 		o.Tensors[d.Names.Embed+".lora_embedding_B"] = n.tensor(0.3, d.Hidden, 2)
 		return o
 	}},
+	{"dora of the embedding", func(_ *testing.T, d *Description, _ map[string]Tensor) *Overlay {
+		o, n := newOverlay(), noise(8)
+		o.Maps[d.Names.Embed] = Adaption{Rank: 2, Scale: 0.7, DoRA: true}
+		o.Tensors[d.Names.Embed+".lora_embedding_A"] = n.tensor(0.3, 2, d.Vocab)
+		o.Tensors[d.Names.Embed+".lora_embedding_B"] = n.tensor(0.3, d.Hidden, 2)
+		o.Tensors[d.Names.Embed+".lora_magnitude_vector"] = n.tensor(1, d.Hidden)
+		return o
+	}},
+	// lora.tie: keep: embedding and head share factors, and the gradient comes from both ends.
+	{"tied lora", func(_ *testing.T, d *Description, _ map[string]Tensor) *Overlay {
+		o, n := newOverlay(), noise(7)
+		o.Maps[d.Names.Embed] = Adaption{Rank: 2, Scale: 0.7}
+		o.Tensors[d.Names.Embed+".lora_embedding_A"] = n.tensor(0.3, 2, d.Vocab)
+		o.Tensors[d.Names.Embed+".lora_embedding_B"] = n.tensor(0.3, d.Hidden, 2)
+		if d.Tied {
+			o.Maps[d.Names.LMHead] = o.Maps[d.Names.Embed]
+		}
+		return o
+	}},
+	{"untied embedding", func(_ *testing.T, d *Description, base map[string]Tensor) *Overlay {
+		o := newOverlay()
+		o.Tensors[d.Names.Embed+".weight"] = base[d.Names.Embed+".weight"]
+		o.Untied = true
+		return o
+	}},
 	{"lora_bias", func(_ *testing.T, d *Description, _ map[string]Tensor) *Overlay {
 		return adaptAll(d, Adaption{Bias: true})
 	}},

@@ -37,6 +37,9 @@ func newTape(o *ops, saved func(i int, l Linear, x *Node) *Node) *tape {
 		t.wanted[o.params[seg.Name]] = true
 		t.trained[seg.Name] = true
 	}
+	for name, other := range o.s.flipped {
+		t.trained[name] = t.trained[other]
+	}
 	o.cut = func(l Linear, x *Node, product func() *Node) *Node {
 		var leaf *Node
 		if saved != nil {
@@ -178,6 +181,9 @@ func (t *tape) linear(r *record, dz *Node) *Node {
 // weight adds to the gradient of a matrix that a cut hides from GoMLX.
 func (t *tape) weight(name string, g *Node) {
 	g = ConvertDType(g, dtypes.Float32)
+	if other, ok := t.o.s.flipped[name]; ok {
+		name, g = other, TransposeAllAxes(g, 1, 0)
+	}
 	if have := t.weights[name]; have != nil {
 		g = Add(have, g)
 	}
