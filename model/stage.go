@@ -2,6 +2,8 @@ package model
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 	"strings"
 
@@ -110,8 +112,8 @@ func newOps(d *Description, s *stage, compute dtypes.DType, base []*Node, flat *
 	for _, seg := range s.packed.Segments {
 		o.params[seg.Name] = Reshape(SliceAxis(flat, 0, AxisRange(seg.Offset, seg.Offset+seg.Size())), seg.Shape...)
 	}
-	for name, other := range s.flipped {
-		o.params[name] = TransposeAllAxes(o.params[other], 1, 0)
+	for _, name := range slices.Sorted(maps.Keys(s.flipped)) { // in order, or the same graph would have several forms
+		o.params[name] = TransposeAllAxes(o.params[s.flipped[name]], 1, 0)
 	}
 	return o
 }
