@@ -46,20 +46,32 @@ func newOptimizer(m *model.Model, a AdamW) (*optimizer, error) {
 			continue
 		}
 		if err := o.setState(i, make([]float32, v.Packed.Size), make([]float32, v.Packed.Size)); err != nil {
+			o.close()
 			return nil, err
 		}
 	}
 	return o, nil
 }
 
-// setState copies moments to the device.
+// setState copies moments to the device, in the place of those that are there.
 func (o *optimizer) setState(i int, m, v []float32) (err error) {
+	o.state[i].free()
 	s := &o.state[i]
 	if s.m, err = o.m.Put(m, len(m)); err != nil {
 		return err
 	}
 	s.v, err = o.m.Put(v, len(v))
 	return err
+}
+
+// free gives the moments' memory back.
+func (s *moments) free() {
+	for _, t := range []*gt.Tensor{s.m, s.v} {
+		if t != nil {
+			_ = t.FinalizeAll()
+		}
+	}
+	s.m, s.v = nil, nil
 }
 
 // squares is the sum of squares of a vector. Rows first: a long running sum in float32 would lose its tail.
@@ -104,6 +116,11 @@ func (o *optimizer) norm(g *model.Gradients) (float64, error) {
 		return 0, err
 	}
 	var sums []*gt.Tensor
+	defer func() {
+		for _, s := range sums {
+			_ = s.FinalizeAll()
+		}
+	}()
 	for _, t := range g.Sums {
 		if t == nil {
 			continue
@@ -121,7 +138,6 @@ func (o *optimizer) norm(g *model.Gradients) (float64, error) {
 			return 0, err
 		}
 		total += float64(v[0])
-		_ = s.FinalizeAll()
 	}
 	return math.Sqrt(total), nil
 }
@@ -157,7 +173,7 @@ func (o *optimizer) factors(g *Graph, p model.Packed) (decay, rate *Node) {
 	return decay, rate
 }
 
-// update makes step t (from 1) with the gradients times coefficient, and sets them to zero.
+// update makes update t (from 1) with the gradients times coefficient, and sets them to zero.
 func (o *optimizer) update(g *model.Gradients, t int, lr, coefficient float64) error {
 	scalars := []float32{float32(lr), float32(coefficient), float32(1 / (1 - math.Pow(o.Beta1, float64(t)))), float32(math.Sqrt(1 - math.Pow(o.Beta2, float64(t))))}
 	s, err := o.m.Put(scalars, len(scalars))
@@ -202,11 +218,8 @@ func (o *optimizer) update(g *model.Gradients, t int, lr, coefficient float64) e
 
 // close frees the state.
 func (o *optimizer) close() {
-	for _, s := range o.state {
-		if s.m != nil {
-			_ = s.m.FinalizeAll()
-			_ = s.v.FinalizeAll()
-		}
+	for i := range o.state {
+		o.state[i].free()
 	}
 	for _, e := range o.execs {
 		e.Finalize()

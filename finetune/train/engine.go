@@ -51,21 +51,23 @@ type Engine struct {
 	replicas []*replica
 	reduce   map[int]*Exec // sums a packed vector over the devices, by its size
 	step     int           // steps made
+	updates  int           // steps that changed something: AdamW's t, which torch does not count on for a gradient that was thrown away
 }
 
 // NewEngine prepares training of everything that the overlay of m holds. Further models are the same one on other devices.
 func NewEngine(a AdamW, models ...*model.Model) (*Engine, error) {
 	e := &Engine{Model: models[0], reduce: map[int]*Exec{}}
 	for _, m := range models {
-		opt, err := newOptimizer(m, a)
+		r := &replica{m: m}
+		e.replicas = append(e.replicas, r)
+		var err error
+		if r.opt, err = newOptimizer(m, a); err == nil {
+			r.grads, err = m.NewGradients()
+		}
 		if err != nil {
+			e.Close()
 			return nil, err
 		}
-		g, err := m.NewGradients()
-		if err != nil {
-			return nil, err
-		}
-		e.replicas = append(e.replicas, &replica{m, opt, g})
 	}
 	return e, nil
 }
@@ -76,8 +78,12 @@ func (e *Engine) Steps() int { return e.step }
 // Close frees gradients and moments, not the models.
 func (e *Engine) Close() {
 	for _, r := range e.replicas {
-		r.opt.close()
-		r.grads.Free()
+		if r.opt != nil {
+			r.opt.close()
+		}
+		if r.grads != nil {
+			r.grads.Free()
+		}
 	}
 	for _, x := range e.reduce {
 		x.Finalize()
@@ -121,7 +127,8 @@ func (e *Engine) Step(batches []Micro, lr float64) (StepStats, error) {
 	if c := first.opt.Clip; c > 0 {
 		coefficient = min(1, c/(s.Norm+1e-6)) // torch's clip_grad_norm_
 	}
-	return s, e.each(func(r *replica, _ int) error { return r.opt.update(r.grads, e.step, lr, coefficient) })
+	e.updates++
+	return s, e.each(func(r *replica, _ int) error { return r.opt.update(r.grads, e.updates, lr, coefficient) })
 }
 
 // passes runs forward and backward over the micro batches: device d takes those with index d, d+n, d+2n ...

@@ -227,7 +227,7 @@ func (e *Engine) restore(dir string, st State) error {
 			}
 		}
 	}
-	e.step = st.Step
+	e.step, e.updates = st.Step, st.Step-st.Skipped
 	return nil
 }
 
