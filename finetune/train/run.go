@@ -506,6 +506,9 @@ func (r *run) finish() (*Summary, error) {
 	if r.busy > 0 {
 		s.TokPerS = float64(r.counted) / r.busy
 	}
+	if in := r.cfg.Model.AdapterIn; in != "" && r.cfg.Model.AdapterInMode == "merge" && r.s.kind == "adapter" {
+		r.warn("the result belongs to the base with %s fused into it, not to the base alone: fuse that one first ('mergekit adapters fuse'), or train with adapter_in_mode: stack", in)
+	}
 	if err := r.log.close(); err != nil {
 		return nil, err
 	}

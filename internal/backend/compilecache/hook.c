@@ -93,6 +93,13 @@ static void drop(void **api, error_t_ error) {
 	((void (*)(void *))api[at_error_destroy])(&a);
 }
 
+// give_back returns what the compiler used and freed to the system: a program takes hundreds of megabytes to compile, and the C
+// library would keep them for a process that may never need them again. Other libraries than glibc have no such function.
+static void give_back(void) {
+	int (*trim)(size_t) = (int (*)(size_t))dlsym(RTLD_DEFAULT, "malloc_trim");
+	if (trim) trim(0);
+}
+
 static void keep(void **api, const compile_args *args) {
 	get_executable_args get = {sizeof get, NULL, args->executable, NULL};
 	error_t_ error = ((call_t)api[at_get_executable])(&get);
@@ -138,6 +145,7 @@ static error_t_ compile_through(int table, compile_args *args) {
 	if (!error) {
 		mergekitCacheCount(0);
 		keep(api, args);
+		give_back();
 	}
 	return error;
 }
