@@ -72,8 +72,9 @@ func (a *Adapter) fill(w *tensors.Writer, keys []string, config []byte, o SaveOp
 // writeTensor writes a tensor in pieces.
 func (a *Adapter) writeTensor(w *tensors.Writer, i int, key string) error {
 	const piece = 1 << 20 // elements
-	out := make([]byte, 0, 4*piece)
 	if t, ok := a.Tensors[key]; ok {
+		out := make([]byte, 0, 4*min(piece, len(t.Data))) // factors are small, and there are hundreds
+
 		for off := 0; off < len(t.Data); off += piece {
 			part := t.Data[off:min(off+piece, len(t.Data))]
 			out = out[:4*len(part)]
@@ -87,8 +88,9 @@ func (a *Adapter) writeTensor(w *tensors.Writer, i int, key string) error {
 		return nil
 	}
 	v := a.views[key]
-	size := v.DType.Size()
-	for off, n := 0, int(v.Elems()); off < n; off += piece {
+	size, n := v.DType.Size(), int(v.Elems())
+	out := make([]byte, 0, 4*min(piece, n))
+	for off := 0; off < n; off += piece {
 		m := min(piece, n-off)
 		out = out[:4*m]
 		if err := tensors.Convert(out, tensors.F32, v.Data[off*size:(off+m)*size], v.DType); err != nil {
