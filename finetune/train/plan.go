@@ -53,12 +53,13 @@ func MakePlan(ctx context.Context, cfg *config.Config, gpu bool, memory int64) (
 	if (gpu && cfg.Model.DType != "float32") || cfg.Model.DType == "bfloat16" {
 		compute = dtypes.BFloat16
 	}
+	on16 := cfg.Run.Backend != "go" // which computes in float32 and does not convert in every pass
 	at := func(n, length int) Estimate {
-		e := s.estimate(cfg, n, length, true, compute)
+		e := s.estimate(cfg, n, length, on16, compute)
 		if settle(e, cfg.Train.GradientCheckpointing, gpu) && !e.Recompute {
 			forced := *cfg
 			forced.Train.GradientCheckpointing = "block"
-			e = s.estimate(&forced, n, length, true, compute)
+			e = s.estimate(&forced, n, length, on16, compute)
 		}
 		return e
 	}
