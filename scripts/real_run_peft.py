@@ -1,6 +1,6 @@
 """Loads a base and an adapter in PEFT and prints the loss on the assistant's tokens of chat rows; called by real-run.
 
-usage: real_run_peft.py BASE ADAPTER ROWS
+usage: real_run_peft.py BASE ADAPTER ROWS [LIMIT]      LIMIT: only so many rows
 """
 import json
 import sys
@@ -10,11 +10,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 base, adapter, rows = sys.argv[1:4]
+limit = int(sys.argv[4]) if len(sys.argv) > 4 else None
 tokenizer = AutoTokenizer.from_pretrained(base)
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
 total = count = 0
 with torch.no_grad():
-    for line in open(rows):
+    for line in open(rows).readlines()[:limit]:
         messages = json.loads(line)["messages"]
         prompt = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=False)
         text = tokenizer.apply_chat_template(messages, tokenize=False)
