@@ -214,6 +214,9 @@ func (c *config) ropeOf(in map[string]any, theta float64, headDim int) Rope {
 	if err := r.validate(); err != nil {
 		c.fail("%v", err)
 	}
+	if r.Dim > headDim {
+		c.fail("partial_rotary_factor makes %d of the %d entries of a head rotate; it must be at most 1", r.Dim, headDim)
+	}
 	return r
 }
 

@@ -127,6 +127,7 @@ func TestConfigErrors(t *testing.T) {
 		{`{"model_type": "llama", ` + small + `, "rope_scaling": {"type": "spiral"}}`, `rope scaling "spiral" is not known`},
 		{`{"model_type": "llama", ` + small + `, "rope_scaling": {"type": "longrope", "short_factor": [1]}}`, "needs 4 of each"},
 		{`{"model_type": "llama", ` + small + `, "head_dim": 7}`, "rotary width 7 must be even"},
+		{`{"model_type": "llama", ` + small + `, "partial_rotary_factor": 1.5}`, "12 of the 8 entries of a head rotate"},
 		{`{"model_type": "gemma2", ` + small + `, "layer_types": ["full_attention"]}`, "lists 1 layers, num_hidden_layers says 4"},
 		{`{"model_type": "llama", ` + small + `, "max_position_embeddings": -1}`, `"max_position_embeddings" must be a whole number`},
 		{`{"model_type": "llama", "hidden_size": 1e30, "vocab_size": 96}`, `"hidden_size" must be a whole number`},

@@ -405,7 +405,7 @@ type graphOf func(o *ops, in []*Node) []*Node
 
 // exec returns the executable of a role for a stage. Stages that look alike share it.
 func (m *Model) exec(role string, s *stage, build graphOf) (*Exec, error) {
-	key := role + "|" + s.signature()
+	key := fmt.Sprint(role, "|", m.Compute, "|", s.signature())
 	m.execs.mu.Lock()
 	defer m.execs.mu.Unlock()
 	if e, ok := m.execs.list[key]; ok {

@@ -24,6 +24,9 @@ const maxBytes = 1 << 30
 // magic begins every file; a SHA-256 of the rest follows, so that a torn file is none.
 const magic = "mergekit xla 1\n"
 
+// temporary begins the names of files that are not whole yet.
+const temporary = ".tmp-"
+
 // Dir returns the directory of the cache, "" when it is off.
 func Dir() string {
 	switch v := os.Getenv(Variable); v {
@@ -123,7 +126,7 @@ func (s *store) load(program, options []byte) []byte {
 // save stores an executable. Failures are not told: the cache is a convenience.
 func (s *store) save(program, options, executable []byte) {
 	path := s.file(program, options)
-	f, err := os.CreateTemp(s.dir, ".tmp-*")
+	f, err := os.CreateTemp(s.dir, temporary+"*")
 	if err != nil {
 		return
 	}
@@ -157,6 +160,10 @@ func (s *store) prune(limit int64) {
 	var total int64
 	for _, e := range entries {
 		info, err := e.Info()
+		if err == nil && strings.HasPrefix(e.Name(), temporary) && time.Since(info.ModTime()) > time.Hour {
+			_ = os.Remove(filepath.Join(s.dir, e.Name())) // of a process that was killed while it stored
+			continue
+		}
 		if err != nil || !info.Mode().IsRegular() || len(e.Name()) != 2*sha256.Size {
 			continue
 		}

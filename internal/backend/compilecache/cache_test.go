@@ -56,12 +56,28 @@ func TestPrune(t *testing.T) {
 	if err := os.WriteFile(stranger, make([]byte, 5000), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// What killed processes left goes, what another one is storing just now stays.
+	left, fresh := filepath.Join(s.dir, temporary+"1"), filepath.Join(s.dir, temporary+"2")
+	for _, path := range []string{left, fresh} {
+		if err := os.WriteFile(path, make([]byte, 5000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chtimes(left, old.Add(-time.Hour), old.Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
 	s.load([]byte{0}, nil) // the oldest was used just now
 	s.prune(3500)
 	for i, want := range []bool{true, false, false, true, true} {
 		if got := s.load([]byte{byte(i)}, nil) != nil; got != want {
 			t.Errorf("entry %d kept: %v, want %v", i, got, want)
 		}
+	}
+	if _, err := os.Stat(left); err == nil {
+		t.Error("a file that was never finished stays")
+	}
+	if _, err := os.Stat(fresh); err != nil {
+		t.Error("a file that is being stored was removed")
 	}
 	if _, err := os.Stat(stranger); err != nil {
 		t.Error("a file that is no entry was removed")
