@@ -252,6 +252,9 @@ func checkpoints(dir string) ([]int, error) {
 	return steps, nil
 }
 
+// removed ends the name of a checkpoint that is on its way out: half of one must not look like one.
+const removed = ".removed"
+
 // prune removes old checkpoints: the newest keep of them stay, and the best.
 func prune(dir string, keep, best int) error {
 	steps, err := checkpoints(dir)
@@ -262,8 +265,20 @@ func prune(dir string, keep, best int) error {
 		if i >= len(steps)-max(keep, 1) || k == best {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(dir, stepDir(k))); err != nil {
+		path := filepath.Join(dir, stepDir(k))
+		if err := os.Rename(path, path+removed); err != nil {
 			return err
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries { // with those of a run that was killed here
+		if strings.HasPrefix(e.Name(), "step-") && strings.HasSuffix(e.Name(), removed) {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
