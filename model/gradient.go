@@ -114,7 +114,6 @@ func (m *Model) ChunkRows(targets, asked int) int {
 		const logits = 48 << 20 // bytes of one chunk's logits
 		c = min(max(logits/(4*m.D.outputs()), 128), 4096)
 	}
-	// Full batches are split evenly, so that the last chunk is not mostly padding.
 	return min(c, max(targets, 1))
 }
 

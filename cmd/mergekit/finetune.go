@@ -279,12 +279,12 @@ func planFinetuning(cmd *cobra.Command, path string, sets []string) error {
 	l := p.Largest
 	fmt.Printf("%s, %s parameters, %s of them train (tune: %s)\n", p.Family, count(l.Parameters), count(l.Trainable), cfg.Tune)
 	fmt.Printf("%d rows, %d held out; %d steps of %d x %d rows; %.1f%% padding\n\n", p.Rows, p.ValidRows, p.Steps, cfg.Train.GradAccum, cfg.Train.MicroBatch, 100*p.PaddingShare)
-	rows := [][]string{{"SHAPE", "WEIGHTS", "TRAINED", "KEPT", "BLOCK", "LOGITS", "TOTAL", "RECOMPUTE", "FLOPS"}}
+	rows := [][]string{{"SHAPE", "PROCESS", "WEIGHTS", "TRAINED", "KEPT", "BLOCK", "HEAD", "TOTAL", "RECOMPUTE", "FLOPS"}}
 	if room > 0 {
 		rows[0] = append(rows[0], "FITS")
 	}
 	for _, s := range p.Shapes {
-		row := []string{fmt.Sprintf("%d x %d", s.Rows, s.Length), bytesText(s.Weights), bytesText(s.Trained), bytesText(s.Activations), bytesText(s.Block), bytesText(s.Logits), bytesText(s.Total), map[bool]string{true: "block", false: "none"}[s.Recompute], fmt.Sprintf("%.3g", s.Flops)}
+		row := []string{fmt.Sprintf("%d x %d", s.Rows, s.Length), bytesText(s.Process), bytesText(s.Weights), bytesText(s.Trained), bytesText(s.Activations), bytesText(s.Block), bytesText(s.Logits), bytesText(s.Total), map[bool]string{true: "block", false: "none"}[s.Recompute], fmt.Sprintf("%.3g", s.Flops)}
 		if room > 0 {
 			row = append(row, fmt.Sprintf("micro_batch %d", p.MicroBatch[s.Length]))
 		}

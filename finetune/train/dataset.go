@@ -94,6 +94,9 @@ func OpenRows(ctx context.Context, cfg *config.Config) (*Rows, error) {
 		return nil, err
 	}
 	if d.Head != model.HeadLM {
+		if p := packing(cfg); p != "none" {
+			return nil, inputf("data.packing: %s puts several rows into one sequence, and the head of this model (%s) tells one class of each; set it to none", p, d.ClassName())
+		}
 		o.Labels = d.Labels // in the order of the head
 	}
 	rows := &Rows{Tokenizer: o.Tokenizer}
@@ -362,6 +365,17 @@ func (r *run) resumed(fresh State) (string, error) {
 	}
 	st.ConfigDigest, st.Config, st.DataDigest, st.BaseDigest, st.Version = fresh.ConfigDigest, fresh.Config, fresh.DataDigest, fresh.BaseDigest, fresh.Version
 	st.Total, st.Stopped = fresh.Total, st.Stopped && st.Step < fresh.Total
+	if r.cfg.Eval.SaveBest && st.BestStep > 0 && !slices.Contains(steps, st.BestStep) {
+		r.warn("the checkpoint of the best step, %d, is gone; the best is looked for anew", st.BestStep)
+		st.BestStep, st.BestLoss = 0, nil
+	}
+	for _, k := range steps {
+		if k > step { // another future than the one that begins now
+			if err := os.RemoveAll(filepath.Join(dir, stepDir(k))); err != nil {
+				return "", err
+			}
+		}
+	}
 	r.st = st
 	return from, nil
 }
@@ -388,8 +402,12 @@ func (r *run) card() []byte {
 	}
 	fmt.Fprintf(&b, "tags: [mergekit, %s, %s]\n---\n\n# %s\n\n", r.cfg.Method, r.cfg.Tune, r.cfg.Run.Name)
 	fmt.Fprintf(&b, "Trained with mergekit: %s, %s, %d steps, %d target tokens.\n\n", r.cfg.Method, r.cfg.Tune, r.st.Step, r.st.TrainedTokens)
-	if r.summary.EvalLoss != nil {
-		fmt.Fprintf(&b, "Loss on held-out rows: %.4f", *r.summary.EvalLoss)
+	loss := r.summary.EvalLoss
+	if r.cfg.Eval.SaveBest && r.st.BestLoss != nil {
+		loss = r.st.BestLoss // the result is that of the best step
+	}
+	if loss != nil {
+		fmt.Fprintf(&b, "Loss on held-out rows: %.4f", *loss)
 		if r.summary.FirstEvalLoss != nil {
 			fmt.Fprintf(&b, " (before training %.4f)", *r.summary.FirstEvalLoss)
 		}

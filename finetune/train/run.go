@@ -7,7 +7,10 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gomlx/compute"
@@ -68,8 +71,10 @@ type run struct {
 	busy     float64 // seconds of steps that count for the throughput
 	counted  int64   // their tokens
 	trained  int64
-	compile  float64
 	summary  Summary
+	telling  sync.Mutex     // Report is called from one goroutine at a time
+	ahead    sync.WaitGroup // what is compiled beside the loading of weights and the first steps
+	compile  atomic.Int64   // nanoseconds of compiling for the first shape
 }
 
 // Run trains as the configuration says and writes the result. After an interruption (the context's end) it saves a checkpoint
@@ -79,10 +84,10 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (*Summary, error) {
 	if err := r.claim(); err != nil {
 		return nil, err
 	}
+	defer r.close()
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
 	}
-	defer r.close()
 	if err := r.loop(ctx); err != nil {
 		return nil, err
 	}
@@ -91,6 +96,8 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (*Summary, error) {
 
 func (r *run) tell(e Event) {
 	if r.o.Report != nil {
+		r.telling.Lock()
+		defer r.telling.Unlock()
 		r.o.Report(e)
 	}
 }
@@ -102,16 +109,20 @@ func (r *run) warn(format string, args ...any) {
 // configName is the resolved configuration in the run directory.
 const configName = "config.yml"
 
+// ofRun are the names that a run makes in its directory.
+var ofRun = []string{configName, "metrics.jsonl", "summary.json", "report.html", "checkpoints", "adapter", "model"}
+
 // claim refuses a run directory that is in use: it must be new, resumed, or replaced by force.
 func (r *run) claim() error {
 	entries, err := os.ReadDir(r.dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	ours := false
+	has := map[string]bool{}
 	for _, e := range entries {
-		ours = ours || e.Name() == configName
+		has[e.Name()] = true
 	}
+	ours := has[configName] && has["checkpoints"]
 	switch {
 	case r.o.Resume && !ours:
 		return inputf("%s: holds no run to resume; start it without --resume", r.dir)
@@ -129,8 +140,10 @@ func (r *run) claim() error {
 // begin makes the directory, once everything that the user may have got wrong was checked.
 func (r *run) begin() error {
 	if r.replaces {
-		if err := os.RemoveAll(r.dir); err != nil {
-			return err
+		for _, name := range ofRun { // and nothing else: the directory may hold the user's own files
+			if err := os.RemoveAll(filepath.Join(r.dir, name)); err != nil {
+				return err
+			}
 		}
 	}
 	if err := os.MkdirAll(filepath.Join(r.dir, "checkpoints"), 0o755); err != nil {
@@ -213,18 +226,24 @@ func (r *run) load(ctx context.Context) (err error) {
 	if r.s.dropout {
 		pass.Dropout = new(uint64)
 	}
+	inOrder := r.shapesInOrder()
+	r.ahead.Add(1)
 	o.Ahead = func(m *model.Model) {
-		for i, s := range r.shapesInOrder() {
+		defer r.ahead.Done()
+		for i, s := range inOrder {
+			if ctx.Err() != nil {
+				return
+			}
 			began := time.Now()
 			r.tell(Event{Kind: "compile", Message: fmt.Sprintf("compiling for batches of %d x %d (%d of %d shapes)", s[0], s[1], i+1, len(shapes))})
 			if m.CompilePass(s[0], s[1], pass) != nil {
 				return // whoever needs the graph meets the same error, and can return it
 			}
-			took := time.Since(began).Seconds()
+			took := time.Since(began)
 			if i == 0 {
-				r.compile = took
+				r.compile.Store(int64(took))
 			}
-			r.tell(Event{Kind: "compile", Message: fmt.Sprintf("compiled for batches of %d x %d", s[0], s[1]), Seconds: took})
+			r.tell(Event{Kind: "compile", Message: fmt.Sprintf("compiled for batches of %d x %d", s[0], s[1]), Seconds: took.Seconds()})
 		}
 	}
 	if r.m, err = model.LoadFrom(ctx, r.s.desc, r.s.ckpt, o); err != nil {
@@ -242,11 +261,17 @@ func (r *run) load(ctx context.Context) (err error) {
 		}
 		models, r.copies = append(models, m), append(r.copies, m)
 	}
+	// The device has the values now. For full fine-tuning they are a whole model in float32.
+	for name, t := range r.s.overlay.Tensors {
+		r.s.overlay.Tensors[name] = model.Tensor{Shape: t.Shape}
+	}
+	r.s.replace = nil
 	c := &r.cfg.Optim
 	r.e, err = NewEngine(AdamW{Beta1: c.Betas[0], Beta2: c.Betas[1], Eps: c.Eps, WeightDecay: c.WeightDecay, DecayAll: c.DecayAll, Clip: c.Clip, RatioB: c.LoRAPlusRatio}, models...)
 	if err != nil {
 		return err
 	}
+	debug.FreeOSMemory() // what reading rows and weights has left would stay beside the passes
 	r.e.Recompute, r.e.Chunk, r.e.Dropout, r.e.Seed = recompute, r.cfg.Train.LossChunk, r.s.dropout, mix(uint64(r.cfg.Run.Seed), 0xd40)
 	return nil
 }
@@ -268,40 +293,55 @@ func (r *run) shapesInOrder() [][2]int {
 	return list
 }
 
-// loop makes the steps.
+// loop makes the steps. What belongs to a step comes in one order, and the state tells how far it came: an evaluation that an
+// interruption cut short is made up for when the run is resumed.
 func (r *run) loop(ctx context.Context) error {
-	if len(r.held) > 0 && r.st.Step == 0 {
-		if err := r.evaluate(ctx); err != nil {
-			return err
+	saved := r.st.Step
+	for {
+		step, total := r.st.Step, r.st.Total
+		best, late := false, false
+		if len(r.held) > 0 && r.st.Evaluated < step+1 && (step == 0 || r.cfg.Eval.Every.Due(step, total) || step == total) {
+			before := r.st.BestStep
+			if err := r.evaluate(ctx); err != nil {
+				if ctx.Err() != nil {
+					return r.interrupted(saved, err)
+				}
+				return err
+			}
+			r.st.Evaluated = step + 1
+			late = step == saved // made up for: the checkpoint that is there does not know it
+			best = r.st.BestStep != before
+			if step == 0 {
+				r.summary.FirstEvalLoss = r.summary.EvalLoss
+			}
 		}
-		r.summary.FirstEvalLoss = r.summary.EvalLoss
-	}
-	for r.st.Step < r.st.Total && !r.st.Stopped {
+		if step > 0 && (late || step != saved) && (late || r.cfg.Save.Every.Due(step, total) || step == total || r.st.Stopped || (best && r.cfg.Eval.SaveBest)) {
+			if err := r.checkpoint(); err != nil {
+				return err
+			}
+			saved = step
+		}
+		if step >= total || r.st.Stopped {
+			return nil
+		}
 		if err := ctx.Err(); err != nil {
-			return errors.Join(r.checkpoint(), err)
+			return r.interrupted(saved, err)
 		}
 		if err := r.step(); err != nil {
 			return err
 		}
-		step, total := r.st.Step, r.st.Total
-		best := false
-		if len(r.held) > 0 && (r.cfg.Eval.Every.Due(step, total) || step == total) {
-			before := r.st.BestStep
-			if err := r.evaluate(ctx); err != nil {
-				if ctx.Err() != nil {
-					return errors.Join(r.checkpoint(), err)
-				}
-				return err
-			}
-			best = r.st.BestStep != before
-		}
-		if r.cfg.Save.Every.Due(step, total) || step == total || r.st.Stopped || (best && r.cfg.Eval.SaveBest) {
-			if err := r.checkpoint(); err != nil {
-				return err
-			}
-		}
 	}
-	return nil
+}
+
+// interrupted saves where the run is. An error in doing so counts for more than the interruption: --resume would not find the steps.
+func (r *run) interrupted(saved int, err error) error {
+	if r.st.Step == saved {
+		return err
+	}
+	if e := r.checkpoint(); e != nil {
+		return e
+	}
+	return err
 }
 
 // step makes one optimizer step and logs it.
@@ -361,7 +401,7 @@ func (r *run) step() error {
 	}
 	if r.summary.FirstStepAfter == 0 {
 		r.summary.FirstStepAfter = time.Since(r.began).Seconds()
-		row.CompileMS = r.compile * 1e3
+		row.CompileMS = float64(r.compile.Load()) / 1e6
 	} else {
 		r.busy += took.Seconds()
 		r.counted += read
@@ -411,8 +451,12 @@ func (r *run) evaluate(ctx context.Context) error {
 	}
 	if r.st.Step > 0 {
 		stop := &r.cfg.Eval.EarlyStopping
-		if row.EvalLoss != nil && (r.st.BestLoss == nil || loss < *r.st.BestLoss-stop.MinDelta) {
-			r.st.BestStep, r.st.BestLoss, r.st.Waited = r.st.Step, &loss, 0
+		gain := row.EvalLoss != nil && (r.st.BestLoss == nil || loss < *r.st.BestLoss-stop.MinDelta)
+		if row.EvalLoss != nil && (r.st.BestLoss == nil || loss < *r.st.BestLoss) {
+			r.st.BestStep, r.st.BestLoss = r.st.Step, &loss
+		}
+		if gain { // min_delta is for patience alone: the best is the best
+			r.st.Waited = 0
 		} else if r.st.Waited++; stop.Patience > 0 && r.st.Waited >= stop.Patience {
 			r.st.Stopped = true
 			r.warn("no gain in %d evaluations: stopping early at step %d; the best was step %d", r.st.Waited, r.st.Step, r.st.BestStep)
@@ -466,11 +510,11 @@ func (r *run) checkpoint() error {
 	if st.EpochStep >= r.train.StepsPerEpoch(st.Epoch) {
 		st.Epoch, st.EpochStep = st.Epoch+1, 0
 	}
+	if err := r.log.sync(); err != nil { // rows first: a resumed run takes those up to its step for granted
+		return err
+	}
 	if err := r.e.writeCheckpoint(at, st); err != nil {
 		return fmt.Errorf("checkpoint %s: %w", at, err)
-	}
-	if err := r.log.sync(); err != nil {
-		return err
 	}
 	r.tell(Event{Kind: "checkpoint", Step: r.st.Step, Message: at, Seconds: time.Since(began).Seconds()})
 	return prune(dir, r.cfg.Save.Keep, r.st.BestStep)
@@ -524,6 +568,7 @@ func (r *run) finish() (*Summary, error) {
 }
 
 func (r *run) close() {
+	r.ahead.Wait() // nothing may compile for a backend that is closed
 	if r.log != nil {
 		_ = r.log.close()
 	}

@@ -400,6 +400,12 @@ func TestClasses(t *testing.T) {
 	if a.Config.TaskType != "SEQ_CLS" || a.Tensors["base_model.model.classifier.weight"].Data == nil {
 		t.Errorf("the adapter (%s) does not hold the head: %v", a.Config.TaskType, a.Keys())
 	}
+	// Several rows in a sequence would have one class.
+	packed := *cfg
+	packed.Data.Packing, packed.Run.OutputDir = "bfd", filepath.Join(dir, "packed")
+	if _, err := train.Run(context.Background(), &packed, train.Options{Backend: b}); err == nil || !strings.Contains(err.Error(), "data.packing: bfd") {
+		t.Errorf("packed classes: %v", err)
+	}
 	// Labels that the head does not know, and rows without one.
 	for row, want := range map[string]string{`{"text": "a b c", "label": "new"}`: "new", `{"text": "a b c"}`: "no label"} {
 		if err := os.WriteFile(filepath.Join(dir, "rows.jsonl"), []byte(row), 0o666); err != nil {

@@ -420,6 +420,11 @@ func (s *subject) saveModel(dir string, trained map[string]model.Tensor, o saveO
 			return fmt.Errorf("the checkpoint has no tensor for %s", name)
 		}
 		byFile[info.Name] = t
+		if d := s.desc; d.Tied && d.Head == model.HeadLM && name == d.Names.Embed+".weight" {
+			if copy, ok := s.ckpt.Lookup(d.Names.LMHead + ".weight"); ok { // some files hold the tied matrix twice
+				byFile[copy.Name] = t
+			}
+		}
 	}
 	var infos []tensors.Info
 	for _, name := range s.ckpt.Names() {

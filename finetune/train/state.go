@@ -35,6 +35,7 @@ type State struct {
 	BaseDigest    string   `json:"base_digest"`
 	Skipped       int      `json:"skipped"` // steps with a gradient that was not finite
 	InARow        int      `json:"skipped_in_a_row"`
+	Evaluated     int      `json:"evaluated"` // 1 + the step of the last evaluation, 0 before the first
 	BestStep      int      `json:"best_step"`
 	BestLoss      *float64 `json:"best_loss"`
 	Waited        int      `json:"evaluations_without_gain"`
