@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
@@ -127,41 +129,77 @@ func LoadFrom(ctx context.Context, d *Description, ckpt *tensors.Checkpoint, o O
 	if o.Ahead != nil {
 		go o.Ahead(m) // what it compiles is waited for by whoever needs it
 	}
-	shared := map[string]*gt.Tensor{}
-	for _, s := range m.stages() {
-		for _, t := range s.base {
-			if err := ctx.Err(); err != nil {
-				m.Close()
-				return nil, err
-			}
-			name := m.sourceOf(s.prefix+t.Name, o.Replace)
-			if v, ok := shared[name]; ok {
-				m.base[s] = append(m.base[s], v)
-				continue
-			}
-			var v *gt.Tensor
-			var err error
-			if r, ok := o.Replace[name]; ok {
-				v, err = m.Put(r.Data, t.Shape...)
-			} else {
-				v, err = src.upload(o.Backend, o.Device, name, t.Shape, keep)
-			}
-			if err != nil {
-				m.Close()
-				return nil, err
-			}
-			shared[name] = v
-			m.base[s] = append(m.base[s], v)
-			if o.Loaded != nil {
-				o.Loaded(v.ByteSize())
-			}
-		}
+	if err := m.upload(ctx, src, o, keep); err != nil {
+		m.Close()
+		return nil, err
 	}
 	if err := m.fill(o.Overlay); err != nil {
 		m.Close()
 		return nil, err
 	}
 	return m, nil
+}
+
+// upload copies the base tensors of all stages to the device, each once, several at a time: fresh memory costs more than the copy.
+func (m *Model) upload(ctx context.Context, src *source, o Options, keep bool) error {
+	at := map[string]int{}
+	var names []string
+	var shape [][]int
+	for _, s := range m.stages() {
+		for _, t := range s.base {
+			name := m.sourceOf(s.prefix+t.Name, o.Replace)
+			if _, ok := at[name]; !ok {
+				at[name] = len(names)
+				names, shape = append(names, name), append(shape, t.Shape)
+			}
+		}
+	}
+	values, errs := make([]*gt.Tensor, len(names)), make([]error, len(names))
+	var next atomic.Int64
+	var failed atomic.Bool
+	var told sync.Mutex
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), 4) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(names) || failed.Load() {
+					return
+				}
+				if errs[i] = ctx.Err(); errs[i] == nil {
+					if r, ok := o.Replace[names[i]]; ok {
+						values[i], errs[i] = m.Put(r.Data, shape[i]...)
+					} else {
+						values[i], errs[i] = src.upload(o.Backend, o.Device, names[i], shape[i], keep)
+					}
+				}
+				if errs[i] != nil {
+					failed.Store(true)
+					return
+				}
+				if o.Loaded != nil {
+					told.Lock()
+					o.Loaded(values[i].ByteSize())
+					told.Unlock()
+				}
+			}
+		}()
+	}
+	wg.Wait()
+	for _, err := range errs { // the first in the model's order
+		if err != nil {
+			free(values...)
+			return err
+		}
+	}
+	for _, s := range m.stages() {
+		for _, t := range s.base {
+			m.base[s] = append(m.base[s], values[at[m.sourceOf(s.prefix+t.Name, o.Replace)]])
+		}
+	}
+	return nil
 }
 
 func (m *Model) stages() []*stage {

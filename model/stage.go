@@ -19,7 +19,7 @@ type Adaption struct {
 	Scale   float64 // alpha/rank, or alpha/sqrt(rank)
 	DoRA    bool
 	Bias    bool    // B has one
-	Dropout float64 // of the adapter's input, in training
+	Dropout float64 // of the adapter's input, in training; an adapter on the head has none
 }
 
 // Segment is one tensor in a packed vector.

@@ -43,11 +43,14 @@ type held struct {
 func dataOptions(cfg *config.Config) (data.Options, error) {
 	o := data.Options{TrainOn: cfg.Data.TrainOn, Truncation: cfg.Data.Truncation, OnBadRow: cfg.Data.OnBadRow, MaxLength: cfg.Data.MaxLength,
 		Packing: packing(cfg), Date: time.Date(2024, 7, 26, 0, 0, 0, 0, time.UTC)} // templates that write a date write this one, so that runs can be repeated
+	if onlyTokens(cfg, "tokens") {
+		return o, nil // nothing to tokenise, and a large vocabulary takes time to read
+	}
 	if _, err := os.Stat(filepath.Join(cfg.Model.Base, "tokenizer.json")); err == nil {
 		if o.Tokenizer, err = tokenizer.Open(cfg.Model.Base); err != nil {
 			return o, err
 		}
-	} else if !onlyTokens(cfg) {
+	} else if !onlyTokens(cfg, "tokens", "auto") {
 		return o, inputf("%s: has no tokenizer.json; rows of text need the tokenizer of the base (rows of token ids do not)", cfg.Model.Base)
 	}
 	t, err := chat.Find(cfg.Model.Base, cfg.Data.ChatTemplate)
@@ -66,9 +69,10 @@ func missing(err error) bool {
 	return errors.As(err, &lookup)
 }
 
-func onlyTokens(cfg *config.Config) bool {
+// onlyTokens says whether all rows are of the given formats.
+func onlyTokens(cfg *config.Config, formats ...string) bool {
 	for _, s := range slices.Concat(cfg.Data.Train, cfg.Data.Valid) {
-		if s.Format != "tokens" && s.Format != "auto" {
+		if !slices.Contains(formats, s.Format) {
 			return false
 		}
 	}
