@@ -79,6 +79,7 @@ func (o *finetuneOptions) run(cmd *cobra.Command, path string) error {
 	if o.backend != "" {
 		choice = o.backend
 	}
+	hugePages(choice)
 	if n := cfg.Run.Threads; n > 0 {
 		runtime.GOMAXPROCS(n)
 	}
