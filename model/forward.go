@@ -216,7 +216,7 @@ func (m *Model) Hidden(in Input) (*gt.Tensor, error) {
 	}
 	defer c.free()
 	for _, s := range m.blocks {
-		out, err := m.run("forward", s, func(o *ops, in []*Node) []*Node {
+		out, err := m.run(forwardName, s, func(o *ops, in []*Node) []*Node {
 			return []*Node{m.blockGraph(s, o, in[0], in[1:])}
 		}, append([]any{m.donate(x)}, c.blockData(s.kind)...)...)
 		if err != nil {

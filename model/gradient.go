@@ -208,10 +208,17 @@ func (p passShapes) data(kind LayerKind) []shapes.Shape {
 	return out
 }
 
+// forwardName is the role of a block that keeps and drops nothing: one graph for Hidden and for the passes of training.
+const forwardName = "forward"
+
 // forwardRole is a block that keeps what the way back needs: x, segments, tables..., dropout? to y, outputs of maps...
 func (m *Model) forwardRole(s *stage, keep, drop bool, p passShapes) role {
 	drop = drop && s.drops()
-	r := role{name: fmt.Sprintf("forward keep=%v drop=%v", keep, drop), stage: s, shapes: append([]shapes.Shape{p.x}, p.data(s.kind)...)}
+	name := forwardName
+	if keep || drop {
+		name = fmt.Sprintf("forward keep=%v drop=%v", keep, drop)
+	}
+	r := role{name: name, stage: s, shapes: append([]shapes.Shape{p.x}, p.data(s.kind)...)}
 	if drop {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Uint32))
 	}
@@ -405,22 +412,37 @@ func (m *Model) CompilePass(rows, length int, o PassOptions) error {
 	low := m.lowest()
 	drop := o.Dropout != nil
 	var list []role
+	for i, s := range m.blocks {
+		if i >= low {
+			list = append(list, m.backwardRole(s, !o.Recompute, drop, i > low, p))
+		}
+	}
+	list = append(list, m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), o.Chunk), p, true))
+	for i, s := range m.blocks {
+		list = append(list, m.forwardRole(s, i >= low && !o.Recompute, drop, p))
+	}
+	return m.compileAll(list)
+}
+
+// CompileLoss compiles what Loss runs on batches of rows x length, on all cores.
+func (m *Model) CompileLoss(rows, length, chunk int) error {
+	p := m.passShapes(rows, length)
+	list := []role{m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), chunk), p, false)}
+	for _, s := range m.blocks {
+		list = append(list, m.forwardRole(s, false, false, p))
+	}
+	return m.compileAll(list)
+}
+
+// compileAll compiles roles side by side, those that share a graph once.
+func (m *Model) compileAll(roles []role) error {
+	var list []role
 	seen := map[string]bool{}
-	add := func(r role) {
+	for _, r := range roles {
 		if key := r.name + r.stage.signature(); !seen[key] {
 			seen[key] = true
 			list = append(list, r)
 		}
-	}
-	for i, s := range m.blocks {
-		keep := i >= low && !o.Recompute
-		if i >= low {
-			add(m.backwardRole(s, keep, drop, i > low, p))
-		}
-	}
-	add(m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), o.Chunk), p, true))
-	for i, s := range m.blocks {
-		add(m.forwardRole(s, i >= low && !o.Recompute, drop, p))
 	}
 	var wg sync.WaitGroup
 	errs := make([]error, len(list))

@@ -381,3 +381,38 @@ func TestDropoutGradients(t *testing.T) {
 		}
 	})
 }
+
+// TestLossSharesTheForwardGraph sees that blocks are compiled once for an evaluation and for a pass that keeps nothing, and that
+// CompileLoss leaves nothing of a block or the loss to compile.
+func TestLossSharesTheForwardGraph(t *testing.T) {
+	m := tuned(t, goBackend(t), filepath.Join(goldenModels, "llama"), tunings[0].make)
+	in, targets := packedBatch(m.D)
+	if err := m.CompileLoss(in.Rows, in.Length, 0); err != nil {
+		t.Fatal(err)
+	}
+	compiled := len(m.execs.list)
+	before, err := m.Loss(in, targets, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(m.execs.list) - compiled; n != 1 {
+		t.Errorf("%d graphs beside those that were compiled ahead, want that of the embeddings alone", n)
+	}
+	loss, _ := backward(t, m, in, targets, PassOptions{Factor: 1, Recompute: true})
+	if math.Float64bits(loss) != math.Float64bits(before.Loss) {
+		t.Errorf("loss %v in training, %v in evaluation", loss, before.Loss)
+	}
+	forward := 0
+	for key := range m.execs.list {
+		if strings.HasPrefix(key, "forward") {
+			forward++
+		}
+	}
+	distinct := map[string]bool{}
+	for _, s := range m.blocks {
+		distinct[s.signature()] = true
+	}
+	if forward != len(distinct) {
+		t.Errorf("%d forward graphs for %d kinds of block", forward, len(distinct))
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/mergekit/mergekit/finetune/train"
@@ -50,6 +51,40 @@ func TestInterruptedEvaluation(t *testing.T) {
 	}
 	if results[true] != results[false] {
 		t.Errorf("resumed:\n%.2500s\nundisturbed:\n%.2500s", results[true], results[false])
+	}
+}
+
+// TestCompilationIsTold sees that every shape of training and of evaluation is announced before it is compiled and measured after:
+// no silent minute.
+func TestCompilationIsTold(t *testing.T) {
+	b := goBackend(t)
+	cfg := parse(t, t.TempDir(), tiny, "train.max_steps=2", "train.micro_batch=4", "train.grad_accum=1", "data.valid_split=0.25", "eval.every=1")
+	begun, ended := map[string]int{}, map[string]int{}
+	atEval := -1 // evaluations announced when the first one ends
+	_, err := train.Run(context.Background(), cfg, train.Options{Backend: b, Report: func(e train.Event) {
+		what := "training"
+		if strings.Contains(e.Message, "evaluation") {
+			what = "evaluation"
+		}
+		switch {
+		case e.Kind == "eval" && atEval < 0:
+			atEval = ended["evaluation"]
+		case e.Kind == "compile" && e.Seconds > 0:
+			ended[what]++
+		case e.Kind == "compile":
+			begun[what]++
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{"training", "evaluation"} {
+		if begun[what] == 0 || begun[what] != ended[what] {
+			t.Errorf("%s: %d compilations begun, %d ended", what, begun[what], ended[what])
+		}
+	}
+	if atEval < 1 || atEval != ended["evaluation"] {
+		t.Errorf("%d compilations were told before the first evaluation ended, %d in all: each shape is compiled once, and before it is needed", atEval, ended["evaluation"])
 	}
 }
 

@@ -72,15 +72,16 @@ type run struct {
 	counted  int64   // their tokens
 	trained  int64
 	summary  Summary
-	telling  sync.Mutex     // Report is called from one goroutine at a time
-	ahead    sync.WaitGroup // what is compiled beside the loading of weights and the first steps
-	compile  atomic.Int64   // nanoseconds of compiling for the first shape
+	telling  sync.Mutex      // Report is called from one goroutine at a time
+	ahead    sync.WaitGroup  // what is compiled beside the loading of weights and the first steps
+	measured map[[2]int]bool // shapes that the evaluation was compiled for
+	compile  atomic.Int64    // nanoseconds of compiling for the first shape
 }
 
 // Run trains as the configuration says and writes the result. After an interruption (the context's end) it saves a checkpoint
 // and returns the context's error; Options.Resume goes on from there and ends with the same bytes.
 func Run(ctx context.Context, cfg *config.Config, o Options) (*Summary, error) {
-	r := &run{cfg: cfg, o: o, dir: cfg.Run.OutputDir, began: time.Now()}
+	r := &run{cfg: cfg, o: o, dir: cfg.Run.OutputDir, began: time.Now(), measured: map[[2]int]bool{}}
 	if err := r.claim(); err != nil {
 		return nil, err
 	}
@@ -481,6 +482,9 @@ func (r *run) measure(ctx context.Context, part held) (sum model.Result, err err
 			if len(micro.Targets.Rows) == 0 {
 				continue
 			}
+			if err := r.compileLoss(b.Rows, b.Length); err != nil {
+				return sum, fmt.Errorf("evaluation: %w", err)
+			}
 			one, err := r.m.Loss(micro.Input, micro.Targets, r.cfg.Train.LossChunk)
 			if err != nil {
 				return sum, fmt.Errorf("evaluation: %w", err)
@@ -489,6 +493,22 @@ func (r *run) measure(ctx context.Context, part held) (sum model.Result, err err
 		}
 	}
 	return sum, nil
+}
+
+// compileLoss compiles what an evaluation runs on batches of a shape, the first time that one comes, and tells so.
+func (r *run) compileLoss(rows, length int) error {
+	shape := [2]int{rows, length}
+	if r.measured[shape] {
+		return nil
+	}
+	began := time.Now()
+	r.tell(Event{Kind: "compile", Message: fmt.Sprintf("compiling the evaluation for batches of %d x %d", rows, length)})
+	if err := r.m.CompileLoss(rows, length, r.cfg.Train.LossChunk); err != nil {
+		return err
+	}
+	r.measured[shape] = true
+	r.tell(Event{Kind: "compile", Message: fmt.Sprintf("compiled the evaluation for batches of %d x %d", rows, length), Seconds: time.Since(began).Seconds()})
+	return nil
 }
 
 // finite leaves out what is no number of JSON.
