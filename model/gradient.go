@@ -154,7 +154,7 @@ func (m *Model) saves(s *stage, l Linear) bool {
 	return l.Name != m.D.Names.Down || m.D.SandwichNorms || m.D.PostNorm || s.adapters[l.Name].DoRA
 }
 
-// dropout reports whether a stage drops.
+// drops reports whether a stage drops.
 func (s *stage) drops() bool {
 	for _, a := range s.adapters {
 		if a.Dropout > 0 {
@@ -164,7 +164,7 @@ func (s *stage) drops() bool {
 	return false
 }
 
-// stream gives each block of a pass its own dropout.
+// stream gives each block of a pass its own dropout, and the head that of the block behind the last.
 func stream(pass uint64, block int) uint32 {
 	// SplitMix64 (Steele et al., 2014).
 	z := pass + uint64(block+1)*0x9E3779B97F4A7C15
@@ -326,11 +326,12 @@ func (m *Model) lossGraph(o *ops, in []*Node) (rows, logits, loss, correct *Node
 	return rows, logits, loss, correct, picked, lse
 }
 
-// headRole computes loss and gradient of a chunk without keeping logits: h, rows, ids, weights, factor, dh, sum? to loss, correct,
-// dh, sum?.
-func (m *Model) headRole(chunk int, p passShapes, gradient bool) role {
+// headRole computes loss and gradient of a chunk without keeping logits: h, rows, ids, weights, factor, dh, dropout?, sum? to loss,
+// correct, dh, sum?.
+func (m *Model) headRole(chunk int, p passShapes, gradient, drop bool) role {
 	s := m.head
-	r := role{name: fmt.Sprintf("loss gradient=%v", gradient), stage: s, shapes: m.headShapes(chunk, p)}
+	drop = drop && s.drops()
+	r := role{name: fmt.Sprintf("loss gradient=%v drop=%v", gradient, drop), stage: s, shapes: m.headShapes(chunk, p)}
 	if !gradient {
 		r.build = func(o *ops, in []*Node) []*Node {
 			_, _, loss, correct, _, _ := m.lossGraph(o, in)
@@ -340,11 +341,17 @@ func (m *Model) headRole(chunk int, p passShapes, gradient bool) role {
 	}
 	trains := m.flat[s] != nil
 	r.shapes = append(r.shapes, shapes.Make(dtypes.Float32), p.dx)
+	if drop {
+		r.shapes = append(r.shapes, shapes.Make(dtypes.Uint32))
+	}
 	if trains {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Float32, s.packed.Size))
 	}
 	r.build = func(o *ops, in []*Node) []*Node {
 		weights, factor, dh := in[3], in[4], in[5]
+		if drop {
+			o.dropout, o.rows = in[6], in[1]
+		}
 		t := newTape(o, nil)
 		rows, logits, loss, correct, picked, lse := m.lossGraph(o, in)
 		t.wanted[rows] = true
@@ -359,7 +366,7 @@ func (m *Model) headRole(chunk int, p passShapes, gradient bool) role {
 		}
 		out := []*Node{loss, correct, ReshapeWithShape(flatDH, dh.Shape())}
 		if trains {
-			out = append(out, Add(in[6], t.packed(loss.Graph())))
+			out = append(out, Add(in[len(in)-1], t.packed(loss.Graph())))
 		}
 		return out
 	}
@@ -417,7 +424,7 @@ func (m *Model) CompilePass(rows, length int, o PassOptions) error {
 			list = append(list, m.backwardRole(s, !o.Recompute, drop, i > low, p))
 		}
 	}
-	list = append(list, m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), o.Chunk), p, true))
+	list = append(list, m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), o.Chunk), p, true, drop))
 	for i, s := range m.blocks {
 		list = append(list, m.forwardRole(s, i >= low && !o.Recompute, drop, p))
 	}
@@ -427,7 +434,7 @@ func (m *Model) CompilePass(rows, length int, o PassOptions) error {
 // CompileLoss compiles what Loss runs on batches of rows x length, on all cores.
 func (m *Model) CompileLoss(rows, length, chunk int) error {
 	p := m.passShapes(rows, length)
-	list := []role{m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), chunk), p, false)}
+	list := []role{m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), chunk), p, false, false)}
 	for _, s := range m.blocks {
 		list = append(list, m.forwardRole(s, false, false, p))
 	}
@@ -539,7 +546,7 @@ func (m *Model) Loss(in Input, t Targets, chunk int) (Result, error) {
 	}
 	defer free(h)
 	c := m.ChunkRows(m.D.mostTargets(in.Rows, in.Length), chunk)
-	r := m.headRole(c, m.passShapes(in.Rows, in.Length), false)
+	r := m.headRole(c, m.passShapes(in.Rows, in.Length), false, false)
 	sum := Result{Weight: t.weight()}
 	for _, part := range t.chunks(c) {
 		data, err := m.headData(part)
@@ -675,13 +682,22 @@ func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o 
 	factor := gt.FromScalar(o.Factor)
 	defer free(factor)
 	chunk := m.ChunkRows(m.D.mostTargets(in.Rows, in.Length), o.Chunk)
-	r := m.headRole(chunk, p, true)
+	drop := o.Dropout != nil && m.head.drops()
+	r := m.headRole(chunk, p, true, drop)
+	var pass *gt.Tensor
+	if drop {
+		pass = gt.FromScalar(stream(*o.Dropout, len(m.blocks)))
+		defer free(pass)
+	}
 	for _, part := range t.chunks(chunk) {
 		data, err := m.headData(part)
 		if err != nil {
 			return sum, nil, err
 		}
 		args := append(append([]any{h}, data...), factor, m.donate(dh))
+		if drop {
+			args = append(args, pass)
+		}
 		trains := m.flat[m.head] != nil
 		if trains {
 			args = append(args, m.donate(g.Sums[0]))

@@ -36,7 +36,7 @@ func plainGradient(t *testing.T, m *Model, in Input, targets Targets, factor flo
 	}
 	streamAt := len(args)
 	if pass != nil {
-		for i := range m.blocks {
+		for i := range len(m.blocks) + 1 { // the last is the head's
 			args = append(args, gt.FromScalar(stream(*pass, i)))
 		}
 	}
@@ -86,6 +86,9 @@ func plainGradient(t *testing.T, m *Model, in Input, targets Targets, factor flo
 				more = append(more, tables[s.kind.Rope][0], tables[s.kind.Rope][1])
 			}
 			x = m.blockGraph(s, o, x, more)
+		}
+		if pass != nil && m.head.drops() {
+			built[m.head].dropout, built[m.head].rows = nodes[streamAt+len(m.blocks)], rows
 		}
 		z := m.D.rowLogits(built[m.head], Gather(Reshape(x, -1, m.D.Hidden), InsertAxes(rows, -1)))
 		value := ReduceSum(Mul(z, OneHot(ids, m.D.outputs(), dtypes.Float32)), 1)
@@ -380,6 +383,103 @@ func TestDropoutGradients(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestHeadDropout sees that an adapter on the head drops its input as PEFT has it: gradients of chunks are those of one graph with
+// the same mask; the mask belongs to the position in the batch and not to
+// the chunk; an evaluation drops nothing.
+func TestHeadDropout(t *testing.T) {
+	b := goBackend(t)
+	with := func(p float64) func(*testing.T, *Description, map[string]Tensor) *Overlay {
+		return func(_ *testing.T, d *Description, _ map[string]Tensor) *Overlay {
+			n, o := noise(9), newOverlay()
+			for _, l := range d.HeadLinears() {
+				n.adapt(o, l.Name, l, Adaption{Rank: 3, Dropout: p})
+			}
+			return o
+		}
+	}
+	for _, c := range trainable {
+		if !slices.Contains([]string{"llama", "gpt2", "gemma2", "bert that tells classes", "llama that tells classes"}, c.name) {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			dir := changed(t, c.dir, c.change)
+			m := tuned(t, b, dir, with(0.4))
+			in, targets := packedBatch(m.D)
+			one, two := uint64(5), uint64(6)
+			loss, want := plainGradient(t, m, in, targets, 1, &one)
+			first, got := backward(t, m, in, targets, PassOptions{Factor: 1, Dropout: &one, Chunk: 7})
+			if math.Abs(first-loss) > 1e-5*loss {
+				t.Errorf("loss %v, in one graph %v", first, loss)
+			}
+			compare(t, m, "dropout", got, want, 1e-4)
+			_, again := backward(t, m, in, targets, PassOptions{Factor: 1, Dropout: &one, Chunk: 7, Recompute: true})
+			if fmt.Sprint(again) != fmt.Sprint(got) {
+				t.Error("the same stream gives another gradient")
+			}
+			_, again = backward(t, m, in, targets, PassOptions{Factor: 1, Dropout: &one, Chunk: 3})
+			compare(t, m, "another chunk", again, got, 1e-5)
+			if other, _ := backward(t, m, in, targets, PassOptions{Factor: 1, Dropout: &two}); math.Abs(other-first) < 1e-5 {
+				t.Errorf("another stream has the same loss, %v", other)
+			}
+			whole, _ := backward(t, m, in, targets, PassOptions{Factor: 1})
+			if math.Abs(whole-first) < 1e-5 {
+				t.Errorf("the loss is %v with and without dropout", whole)
+			}
+			eval, err := m.Loss(in, targets, 7)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if math.Abs(eval.Loss-whole) > 1e-5*whole {
+				t.Errorf("evaluation has the loss %v, a pass without dropout %v", eval.Loss, whole)
+			}
+		})
+	}
+}
+
+// TestHeadDropoutByDifference differentiates the loss with a fixed mask by differences, along the gradient of each factor.
+func TestHeadDropoutByDifference(t *testing.T) {
+	b := goBackend(t)
+	m := tuned(t, b, filepath.Join(goldenModels, "llama"), func(_ *testing.T, d *Description, _ map[string]Tensor) *Overlay {
+		n, o := noise(9), newOverlay()
+		n.adapt(o, d.Names.LMHead, d.HeadLinears()[0], Adaption{Rank: 3, Dropout: 0.4})
+		return o
+	})
+	in, targets := packedBatch(m.D)
+	pass := uint64(5)
+	_, grads := backward(t, m, in, targets, PassOptions{Factor: 1, Dropout: &pass})
+	v, g := m.Vectors[0], grads[0]
+	values, err := gt.CopyFlatData[float32](v.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range v.Packed.Segments {
+		var square float64
+		for _, x := range g[s.Offset : s.Offset+s.Size()] {
+			square += float64(x) * float64(x)
+		}
+		norm := math.Sqrt(square)
+		step := min(0.05/norm, 0.01)
+		side := func(sign float64) float64 {
+			moved := slices.Clone(values)
+			for i := s.Offset; i < s.Offset+s.Size(); i++ {
+				moved[i] += float32(sign * step * float64(g[i]) / norm)
+			}
+			if err := m.SetVector(v, moved); err != nil {
+				t.Fatal(err)
+			}
+			loss, _ := backward(t, m, in, targets, PassOptions{Factor: 1, Dropout: &pass, Chunk: 2})
+			return loss
+		}
+		slope := (side(1) - side(-1)) / (2 * step)
+		if d := math.Abs(slope - norm); norm == 0 || d > 2e-3*norm+1e-5/step { // as TestGradientsByDifference
+			t.Errorf("%s: slope %.6g, gradient %.6g", s.Name, slope, norm)
+		}
+		if err := m.SetVector(v, values); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestLossSharesTheForwardGraph sees that blocks are compiled once for an evaluation and for a pass that keeps nothing, and that

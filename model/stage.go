@@ -19,7 +19,7 @@ type Adaption struct {
 	Scale   float64 // alpha/rank, or alpha/sqrt(rank)
 	DoRA    bool
 	Bias    bool    // B has one
-	Dropout float64 // of the adapter's input, in training; an adapter on the head has none
+	Dropout float64 // of the adapter's input, in training; an adapter on an embedding has none, as in PEFT
 }
 
 // Segment is one tensor in a packed vector.
@@ -98,6 +98,9 @@ type ops struct {
 	compute dtypes.DType
 	params  map[string]*Node
 	dropout *Node // uint32 scalar, the stream of this pass; nil: no dropout
+	// rows are the positions in the batch, int32 [N], of the rows of a matrix [N,In] that was gathered from it, so that their dropout
+	// does not depend on how they were gathered; nil: rows are in the batch's order.
+	rows *Node
 	// cut replaces the product of a linear map; nil leaves it in place.
 	cut    func(l Linear, x *Node, product func() *Node) *Node
 	attend func(kind LayerKind, q, k, v *Node) *Node
@@ -246,7 +249,7 @@ func (o *ops) dropMask(l Linear, a Adaption, x *Node) *Node {
 	}
 	g := x.Graph()
 	u := func(v uint32) *Node { return Const(g, v) }
-	h := ConvertDType(IotaFull(g, shapeAs(x, dtypes.Int32)), dtypes.Uint32)
+	h := ConvertDType(o.elements(x), dtypes.Uint32)
 	h = BitwiseXor(Mul(h, u(0x9E3779B1)), Add(o.dropout, u(fnv(l.Name))))
 	// The finaliser of MurmurHash3 (Appleby, 2011), twice keyed.
 	mix := func(h *Node) *Node {
@@ -261,6 +264,16 @@ func (o *ops) dropMask(l Linear, a Adaption, x *Node) *Node {
 	share := MulScalar(ConvertDType(BitwiseShiftRightLogicalScalar(h, uint32(8)), dtypes.Float32), 1.0/(1<<24))
 	keep := GreaterOrEqual(share, Scalar(g, dtypes.Float32, a.Dropout))
 	return Where(keep, FillScalar(g, x.Shape(), 1/(1-a.Dropout)), ZerosLike(x))
+}
+
+// elements counts the elements of x as the batch has them, int32 of x's shape. Large batches wrap around.
+func (o *ops) elements(x *Node) *Node {
+	counts := shapeAs(x, dtypes.Int32)
+	if o.rows == nil {
+		return IotaFull(x.Graph(), counts)
+	}
+	first := MulScalar(o.rows, x.Shape().Dim(-1))
+	return Add(BroadcastToDims(InsertAxes(first, -1), counts.Dimensions...), Iota(x.Graph(), counts, 1))
 }
 
 // fnv hashes a name (FNV-1a).
