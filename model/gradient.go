@@ -96,6 +96,7 @@ func (m *Model) NewGradients() (*Gradients, error) {
 		}
 		t, err := m.Put(make([]float32, v.Packed.Size), v.Packed.Size)
 		if err != nil {
+			g.Free()
 			return nil, err
 		}
 		g.Sums = append(g.Sums, t)
@@ -525,10 +526,15 @@ func (m *Model) headData(t Targets) ([]any, error) {
 	}
 	ids, err := putOn(m, t.IDs, len(t.IDs))
 	if err != nil {
+		free(rows)
 		return nil, err
 	}
 	weights, err := putOn(m, t.Weights, len(t.Weights))
-	return []any{rows, ids, weights}, err
+	if err != nil {
+		free(rows, ids)
+		return nil, err
+	}
+	return []any{rows, ids, weights}, nil
 }
 
 // Loss returns the loss of a batch without going backwards.
@@ -672,13 +678,19 @@ func (m *Model) Backward(in Input, t Targets, g *Gradients, o PassOptions) (Resu
 }
 
 // headBackward returns the loss and the gradient of the last hidden states.
-func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o PassOptions, p passShapes) (Result, *gt.Tensor, error) {
-	sum := Result{Weight: t.weight()}
+func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o PassOptions, p passShapes) (sum Result, dh *gt.Tensor, err error) {
+	sum = Result{Weight: t.weight()}
 	zero, err := m.do(m.zerosRole(p), h)
 	if err != nil {
 		return sum, nil, err
 	}
-	dh := zero[0]
+	dh = zero[0]
+	defer func() {
+		if err != nil {
+			free(dh)
+			dh = nil
+		}
+	}()
 	factor := gt.FromScalar(o.Factor)
 	defer free(factor)
 	chunk := m.ChunkRows(m.D.mostTargets(in.Rows, in.Length), o.Chunk)
@@ -692,7 +704,7 @@ func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o 
 	for _, part := range t.chunks(chunk) {
 		data, err := m.headData(part)
 		if err != nil {
-			return sum, nil, err
+			return sum, dh, err
 		}
 		args := append(append([]any{h}, data...), factor, m.donate(dh))
 		if drop {
@@ -705,14 +717,14 @@ func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o 
 		out, err := m.do(r, args...)
 		freeArgs(data)
 		if err != nil {
-			return sum, nil, err
+			return sum, dh, err
 		}
 		dh = out[2]
 		if trains {
 			g.Sums[0] = out[3]
 		}
 		if err := sum.read(out[0], out[1]); err != nil {
-			return sum, nil, err
+			return sum, dh, err
 		}
 	}
 	return sum, dh, nil
@@ -722,6 +734,7 @@ func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o 
 func (m *Model) stemBackward(in Input, dx *gt.Tensor, g *Gradients, p passShapes) error {
 	data, _, err := m.stemInputs(in, in.span)
 	if err != nil {
+		free(dx)
 		return err
 	}
 	var list []shapes.Shape
