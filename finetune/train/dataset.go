@@ -406,14 +406,14 @@ func (r *run) card() []byte {
 	}
 	fmt.Fprintf(&b, "tags: [mergekit, %s, %s]\n---\n\n# %s\n\n", r.cfg.Method, r.cfg.Tune, r.cfg.Run.Name)
 	fmt.Fprintf(&b, "Trained with mergekit: %s, %s, %d steps, %d target tokens.\n\n", r.cfg.Method, r.cfg.Tune, r.st.Step, r.st.TrainedTokens)
-	loss := r.summary.EvalLoss
+	loss := r.st.EvalLoss
 	if r.cfg.Eval.SaveBest && r.st.BestLoss != nil {
 		loss = r.st.BestLoss // the result is that of the best step
 	}
 	if loss != nil {
 		fmt.Fprintf(&b, "Loss on held-out rows: %.4f", *loss)
-		if r.summary.FirstEvalLoss != nil {
-			fmt.Fprintf(&b, " (before training %.4f)", *r.summary.FirstEvalLoss)
+		if r.st.FirstEvalLoss != nil {
+			fmt.Fprintf(&b, " (before training %.4f)", *r.st.FirstEvalLoss)
 		}
 		fmt.Fprint(&b, ".\n\n")
 	}

@@ -2,7 +2,9 @@ package train_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,7 +19,7 @@ import (
 func TestInterruptedEvaluation(t *testing.T) {
 	b := goBackend(t)
 	volatile := regexp.MustCompile(`"(tok_per_s|trained_tok_per_s|mem_peak|step_ms|data_ms|compile_ms)":[^,}]*,?`)
-	results := map[bool]string{}
+	results, losses := map[bool]string{}, map[bool]string{}
 	for _, disturbed := range []bool{false, true} {
 		dir := t.TempDir()
 		cfg := parse(t, dir, tiny, "train.max_steps=12", "train.micro_batch=4", "train.grad_accum=1", "data.valid_split=0.25", "eval.every=2", "optim.lr=1e-2")
@@ -48,9 +50,26 @@ func TestInterruptedEvaluation(t *testing.T) {
 			t.Fatal(err)
 		}
 		results[disturbed] += string(raw)
+		if raw, err = os.ReadFile(filepath.Join(dir, "out", "summary.json")); err != nil {
+			t.Fatal(err)
+		}
+		var s train.Summary
+		if err := json.Unmarshal(raw, &s); err != nil {
+			t.Fatal(err)
+		}
+		// The losses of the whole run, not of what came after the interruption.
+		for i, loss := range []*float64{s.FirstLoss, s.LastLoss, s.FirstEvalLoss, s.EvalLoss, s.BestEvalLoss} {
+			if loss == nil {
+				t.Fatalf("disturbed %v: summary.json lacks a loss (number %d: first, last, first eval, eval, best eval)", disturbed, i)
+			}
+			losses[disturbed] += fmt.Sprintln(*loss)
+		}
 	}
 	if results[true] != results[false] {
 		t.Errorf("resumed:\n%.2500s\nundisturbed:\n%.2500s", results[true], results[false])
+	}
+	if losses[true] != losses[false] {
+		t.Errorf("summary of the resumed run:\n%s\nof the undisturbed one:\n%s", losses[true], losses[false])
 	}
 }
 

@@ -313,7 +313,7 @@ func (r *run) loop(ctx context.Context) error {
 			late = step == saved // made up for: the checkpoint that is there does not know it
 			best = r.st.BestStep != before
 			if step == 0 {
-				r.summary.FirstEvalLoss = r.summary.EvalLoss
+				r.st.FirstEvalLoss = r.st.EvalLoss
 			}
 		}
 		if step > 0 && (late || step != saved) && (late || r.cfg.Save.Every.Due(step, total) || step == total || r.st.Stopped || (best && r.cfg.Eval.SaveBest)) {
@@ -395,9 +395,9 @@ func (r *run) step() error {
 	if !stats.Skipped {
 		accuracy := stats.Correct / stats.Weight
 		row.Loss, row.GradNorm, row.Accuracy = &loss, &stats.Norm, &accuracy
-		r.summary.LastLoss = &loss
-		if r.summary.FirstLoss == nil {
-			r.summary.FirstLoss = &loss
+		r.st.LastLoss = &loss
+		if r.st.FirstLoss == nil {
+			r.st.FirstLoss = &loss
 		}
 	}
 	if r.summary.FirstStepAfter == 0 {
@@ -448,7 +448,7 @@ func (r *run) evaluate(ctx context.Context) error {
 		row.EvalLoss, row.EvalPPL = nil, nil
 		r.warn("step %d: the loss on the valid rows is %v", r.st.Step, loss)
 	} else {
-		r.summary.EvalLoss = &loss
+		r.st.EvalLoss = &loss
 	}
 	if r.st.Step > 0 {
 		stop := &r.cfg.Eval.EarlyStopping
@@ -565,6 +565,7 @@ func (r *run) finish() (*Summary, error) {
 	}
 	s.Steps, s.Tokens, s.TrainedTokens = r.st.Step, r.st.Tokens, r.st.TrainedTokens
 	s.Trainable, s.Parameters = r.s.trained(), r.s.desc.Parameters()
+	s.FirstLoss, s.LastLoss, s.FirstEvalLoss, s.EvalLoss = r.st.FirstLoss, r.st.LastLoss, r.st.FirstEvalLoss, r.st.EvalLoss
 	s.BestStep, s.BestEvalLoss, s.StoppedEarly, s.SkippedSteps = r.st.BestStep, r.st.BestLoss, r.st.Stopped, r.st.Skipped
 	s.Seconds, s.MemPeak, s.Backend = time.Since(r.began).Seconds(), memory.Peak(), r.o.BackendName
 	if r.busy > 0 {

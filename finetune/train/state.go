@@ -40,6 +40,11 @@ type State struct {
 	BestLoss      *float64 `json:"best_loss"`
 	Waited        int      `json:"evaluations_without_gain"`
 	Stopped       bool     `json:"stopped_early"`
+	// What summary.json tells of the whole run, however often it was resumed.
+	FirstLoss     *float64 `json:"first_loss,omitempty"`
+	LastLoss      *float64 `json:"last_loss,omitempty"`
+	FirstEvalLoss *float64 `json:"first_eval_loss,omitempty"`
+	EvalLoss      *float64 `json:"eval_loss,omitempty"`
 	Version       string   `json:"version"`
 }
 
