@@ -11,7 +11,7 @@ import (
 )
 
 var recipeKeys = []string{"merge_method", "models", "slices", "modules", "base_model", "parameters", "dtype", "out_dtype",
-	"tokenizer_source", "tokenizer", "chat_template", "name"}
+	"tokenizer_source", "tokenizer", "chat_template", "align", "repair", "calibration", "save_alignment", "requires", "name"}
 
 // recipe decodes the whole document.
 func (d *decoder) recipe(n *yaml.Node) *Recipe {
@@ -72,6 +72,16 @@ func (d *decoder) recipe(n *yaml.Node) *Recipe {
 			r.Tokenizer = d.tokenizer(f)
 		case "chat_template":
 			r.ChatTemplate, r.ChatTemplatePos = d.chatTemplate(f.Value), f.Value.Pos
+		case "align":
+			r.Align = d.align(f)
+		case "repair":
+			r.Repair = d.repair(f)
+		case "calibration":
+			r.Calibration = d.calibration(f)
+		case "save_alignment":
+			r.SaveAlignment, r.SaveAlignmentPos = d.saveAlignment(f.Value), f.Value.Pos
+		case "requires":
+			r.Requires = d.requires(f.Value)
 		case "name":
 			if s, ok := d.Scalar(f.Value, "name"); ok {
 				r.Name = s.Text
@@ -98,6 +108,7 @@ func (d *decoder) recipe(n *yaml.Node) *Recipe {
 	if !ok {
 		return r // keys that could not be read may be those that seem to be missing
 	}
+	d.checkData(r, root, meant["calibration"])
 	if !meant["merge_method"] {
 		d.ErrorAt(r.Pos, node{}, "merge_method is missing; add it, such as merge_method: linear")
 	}

@@ -35,6 +35,7 @@ func (r *Recipe) Fingerprint() string {
 	p.tokenizer(r)
 	p.text(r.ChatTemplate)
 	p.text(r.Name)
+	p.alignment(r)
 	return hex.EncodeToString(p.Sum(nil))
 }
 
@@ -164,3 +165,59 @@ func (p print) tokenizer(r *Recipe) {
 	}
 	p.count(t.PadToMultipleOf)
 }
+
+// alignment hashes the keys about alignment. A recipe without them hashes to what it did before there were any. What a recipe requires
+// changes nothing.
+func (p print) alignment(r *Recipe) {
+	if a := r.Align; a != nil {
+		p.text("align")
+		p.ref(a.Reference)
+		p.flag(a.Universe)
+		for _, s := range []string{a.Method, a.Symmetry, a.Groups.Residual, a.Groups.VO, cleanPath(a.Spec), a.Normalize, a.Init, a.OnSameBase} {
+			p.text(s)
+		}
+		for _, b := range []bool{a.Groups.MLP, a.Groups.Heads, a.Groups.QK} {
+			p.flag(b)
+		}
+		p.count(a.Rounds)
+		p.count(a.Restarts)
+		p.count(int(a.Seed))
+		p.number(a.Lambda)
+		p.count(len(a.Learn.Groups))
+		for _, g := range a.Learn.Groups {
+			p.text(g)
+		}
+		p.count(a.Learn.Steps)
+		p.count(a.Learn.Batch)
+		for _, v := range []float64{a.Learn.LR, a.Learn.Lambda[0], a.Learn.Lambda[1]} {
+			p.number(v)
+		}
+		p.count(len(a.Maps))
+		for i := range a.Maps {
+			p.ref(a.Maps[i].Model)
+			p.text(cleanPath(a.Maps[i].File))
+		}
+	}
+	if r.Repair != nil {
+		p.text("repair")
+		p.text(r.Repair.Mode)
+		p.count(r.Repair.Samples)
+	}
+	if c := r.Calibration; c != nil {
+		p.text("calibration")
+		p.count(len(c.Data))
+		for _, file := range c.Data {
+			p.text(cleanPath(file))
+		}
+		p.text(c.Field)
+		p.count(c.Samples)
+		p.count(c.SeqLen)
+		p.count(int(c.Seed))
+	}
+	if r.SaveAlignment != "" {
+		p.text("save_alignment")
+		p.text(r.SaveAlignment)
+	}
+}
+
+func (p print) number(v float64) { p.count(int(math.Float64bits(v))) }

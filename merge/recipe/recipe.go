@@ -29,6 +29,15 @@ type Recipe struct {
 	ChatTemplate    string // "auto", the name of a template (see ChatTemplates), or Jinja
 	ChatTemplatePos Pos
 
+	Align       *Align // nil: models are merged as they are
+	Repair      *Repair
+	Calibration *Calibration
+
+	SaveAlignment    string // name of the file in the output that keeps the map; "": none
+	SaveAlignmentPos Pos
+
+	Requires []string // features that the recipe counts on, each one of Features
+
 	Name string // only merges of several recipes use it
 
 	Warnings []Warning

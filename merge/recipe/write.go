@@ -47,6 +47,7 @@ func (r *Recipe) YAML() []byte {
 	if r.Tokenizer != nil {
 		w.tokenizer(r.Tokenizer)
 	}
+	w.alignment(r)
 	return []byte(w.String())
 }
 

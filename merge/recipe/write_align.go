@@ -1,0 +1,91 @@
+package recipe
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/mergekit/mergekit/internal/strictyaml"
+)
+
+// number writes a number as YAML 1.1 reads it.
+func number(v float64) string {
+	return strictyaml.Scalar{Form: strictyaml.FormFloat, Float: v}.String()
+}
+
+// flow writes a list of texts on one line.
+func flow(list []string) string {
+	quoted := make([]string, len(list))
+	for i, s := range list {
+		quoted[i] = strictyaml.WriteText(s)
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
+}
+
+// alignment writes the keys about alignment. What is the default is left out.
+func (w *writer) alignment(r *Recipe) {
+	if r.Align != nil {
+		w.align(r.Align)
+	}
+	if r.Repair != nil {
+		w.line(0, "repair: {mode: %s, samples: %d}", r.Repair.Mode, r.Repair.Samples)
+	}
+	if c := r.Calibration; c != nil {
+		w.line(0, "calibration: {data: %s, field: %s, samples: %d, seq_len: %d, seed: %d}", flow(c.Data), strictyaml.WriteText(c.Field), c.Samples, c.SeqLen, c.Seed)
+	}
+	if r.SaveAlignment != "" {
+		w.line(0, "save_alignment: %s", strictyaml.WriteText(r.SaveAlignment))
+	}
+	if len(r.Requires) > 0 {
+		w.line(0, "requires: %s", flow(r.Requires))
+	}
+}
+
+func (w *writer) align(a *Align) {
+	def := DefaultAlign()
+	var lines []string
+	add := func(different bool, format string, args ...any) {
+		if different {
+			lines = append(lines, fmt.Sprintf(format, args...))
+		}
+	}
+	add(a.Universe, "reference: %s", UniverseReference)
+	if a.Reference != nil {
+		ref := reference(*a.Reference)
+		if ref == UniverseReference {
+			ref = "{model: " + ref + "}"
+		}
+		add(true, "reference: %s", ref)
+	}
+	add(a.Method != def.Method, "method: %s", a.Method)
+	add(a.Symmetry != def.Symmetry, "symmetry: %s", a.Symmetry)
+	add(a.Groups != def.Groups, "groups: {residual: %s, mlp: %t, heads: %t, qk: %t, vo: %s}", a.Groups.Residual, a.Groups.MLP, a.Groups.Heads, a.Groups.QK, a.Groups.VO)
+	add(a.Spec != "", "spec: %s", strictyaml.WriteText(a.Spec))
+	add(a.Rounds != def.Rounds, "rounds: %d", a.Rounds)
+	add(a.Restarts != def.Restarts, "restarts: %d", a.Restarts)
+	add(a.Normalize != def.Normalize, "normalize: %s", a.Normalize)
+	add(a.Init != def.Init, "init: %s", a.Init)
+	add(a.Seed != def.Seed, "seed: %d", a.Seed)
+	add(a.Lambda != def.Lambda, "lambda: %s", number(a.Lambda))
+	l := a.Learn
+	l.Pos = Pos{}
+	add(!reflect.DeepEqual(l, def.Learn), "learn: {groups: %s, steps: %d, lr: %s, lambda: [%s, %s], batch: %d}", flow(l.Groups), l.Steps, number(l.LR), number(l.Lambda[0]), number(l.Lambda[1]), l.Batch)
+	add(a.OnSameBase != def.OnSameBase, "on_same_base: %s", a.OnSameBase)
+	if len(lines) == 0 && len(a.Maps) == 0 {
+		w.line(0, "align: {}")
+		return
+	}
+	w.line(0, "align:")
+	for _, s := range lines {
+		w.line(1, "%s", s)
+	}
+	switch {
+	case len(a.Maps) == 1 && a.Maps[0].Model == nil:
+		w.line(1, "map: %s", strictyaml.WriteText(a.Maps[0].File))
+	case len(a.Maps) > 0:
+		w.line(1, "map:")
+		for i := range a.Maps {
+			w.line(2, "- {model: %s, file: %s}", reference(*a.Maps[i].Model), strictyaml.WriteText(a.Maps[i].File))
+		}
+	}
+}
