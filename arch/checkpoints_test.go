@@ -99,7 +99,7 @@ func TestSavedByTransformers(t *testing.T) {
 	for _, m := range models {
 		t.Run(m.name, func(t *testing.T) {
 			a, ok := Lookup(m.config)
-			if want := !slices.Contains([]string{"exaone4", "qwen2moe", "vit"}, m.name); ok != want {
+			if want := !slices.Contains([]string{"exaone4", "qwen2moe"}, m.name); ok != want {
 				t.Fatalf("built in: %v, want %v", ok, want)
 			}
 			if ok {

@@ -80,6 +80,8 @@ var familyTable = []census{
 	{"t5", "decoder", 1, 16, 1, 5, 0, 3, 1, "num_decoder_layers", 0xa7838ae8},
 	{"t5", "encoder", 1, 11, 1, 5, 0, 3, 1, "num_hidden_layers", 0xe49fee14},
 	{"t5", "shared", 1, 0, 1, 1, 0, 3, 2, "0", 0xd7f7491b},
+	{"vit", "default", 4, 16, 4, 5, 24, 0, 0, "num_hidden_layers", 0xccfb7e38},
+	{"vit-image-classification", "default", 4, 16, 4, 3, 0, 0, 0, "num_hidden_layers", 0xe62f5953},
 	{"whisper", "decoder", 2, 24, 2, 0, 0, 0, 1, "decoder_layers", 0xd1ff45a3},
 	{"whisper", "encoder", 5, 15, 2, 0, 0, 0, 0, "encoder_layers", 0xec6d43fa},
 }
@@ -146,5 +148,7 @@ stablelm: stablelm_epoch StableLMEpochForCausalLM
 stablelm2: stablelm StableLmForCausalLM
 starcoder2: starcoder2 Starcoder2ForCausalLM
 t5: t5 T5ForConditionalGeneration
+vit: vit ViTModel
+vit-image-classification: vit ViTForImageClassification
 whisper: whisper WhisperForConditionalGeneration; with preprocessor_config.json normalizer.json
 `

@@ -24,7 +24,7 @@ func TestLookup(t *testing.T) {
 		{"two owners, the other", class("PhiForCausalLM", "phi-msft"), "phi2-old"},
 		{"two owners, neither", class("PhiForCausalLM", "mine"), ""},
 		{"unknown class of a known type", class("T5EncoderModel", "t5"), ""},
-		{"unknown", class("ViTForImageClassification", "vit"), ""},
+		{"unknown", class("DeiTForImageClassification", "deit"), ""},
 		{"no class, one family has the type", Config{"model_type": "qwen2"}, "qwen2"},
 		{"no class, several have it", Config{"model_type": "bert"}, ""},
 		{"no class, no type", Config{}, ""},

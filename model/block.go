@@ -159,9 +159,12 @@ func Visible(kind LayerKind, segments *Node) *Node {
 }
 
 // Stem builds the graph of the embedding stage: x [B,S,H] of dtype compute. ids, positions: int32 [B,S]; types: the same or
-// nil for all zero.
+// nil for all zero. A model that reads images takes pixels [B,C,height,width] for ids.
 func (d *Description) Stem(o Ops, compute dtypes.DType, ids, positions, types *Node) *Node {
 	n := d.Names
+	if d.Image != nil {
+		return d.imageStem(o, compute, ids)
+	}
 	x := ConvertDType(o.Embed(n.Embed, ids), compute)
 	if d.EmbedScale != 0 {
 		x = Mul(x, ConvertDType(Scalar(x.Graph(), dtypes.Float32, d.EmbedScale), compute)) // the rounded constant, as the reference has it
@@ -200,7 +203,7 @@ func (d *Description) rowLogits(o Ops, rows *Node) *Node {
 	f32 := func(x *Node) *Node { return ConvertDType(x, dtypes.Float32) }
 	list := d.HeadLinears()
 	switch d.Head {
-	case HeadScore:
+	case HeadScore, HeadFirst:
 		return f32(o.Linear(list[0], d.FinalNorm(o, rows)))
 	case HeadClassifier:
 		return f32(o.Linear(list[1], Tanh(o.Linear(list[0], rows))))

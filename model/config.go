@@ -251,7 +251,9 @@ func Describe(data []byte) (*Description, error) {
 	if list := c.texts("architectures"); len(list) > 0 {
 		d.Architecture = list[0]
 	}
-	d.Hidden, d.Vocab = c.need(family.hiddenKey()), c.need("vocab_size")
+	if d.Hidden = c.need(family.hiddenKey()); !family.Images {
+		d.Vocab = c.need("vocab_size")
+	}
 	for _, id := range c.ids("bos_token_id") {
 		d.BOS = id
 	}

@@ -1,6 +1,7 @@
 package model_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mergekit/mergekit/internal/backend"
 	"github.com/mergekit/mergekit/model"
 )
 
@@ -237,6 +239,7 @@ func FuzzParseInput(f *testing.F) {
 	for _, text := range []string{
 		`{"input_ids": [[1, 2], [3, 4]], "attention_mask": [[1, 1], [1, 0]], "position_ids": [[0, 1], [0, 1]], "token_type_ids": [[0, 0], [0, 1]]}`,
 		`{"input_ids": [[1], []]}`, `{"input_ids": [[-1]]}`, `{"input_ids": [[9223372036854775807]]}`, `{"input_ids": [[1.5]]}`, `{"input_ids": [], "attention_mask": [[1]]}`, `{"input_ids": [null]}`,
+		`{"pixel_values": [[[[1, 2]], [[3, 4]]]]}`, `{"pixel_values": [[], [[[1]]]]}`, `{"pixel_values": [[[]], [[[1]]]]}`, `{"pixel_values": [[[[1], []]]]}`,
 	} {
 		f.Add([]byte(text))
 	}
@@ -246,6 +249,12 @@ func FuzzParseInput(f *testing.F) {
 			var bad *model.InputError
 			if !errors.As(err, &bad) {
 				t.Fatalf("%v is no InputError", err)
+			}
+			return
+		}
+		if in.Pixels != nil {
+			if len(in.Pixels) == 0 || in.Rows < 1 || len(in.Pixels)%in.Rows != 0 || in.IDs != nil {
+				t.Fatalf("%d rows of %d pixels, %d tokens", in.Rows, len(in.Pixels), len(in.IDs))
 			}
 			return
 		}
@@ -259,4 +268,42 @@ func FuzzParseInput(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestImagesThatDoNotFit: images of another size, tokens for a model that reads images, and images for one that reads tokens.
+func TestImagesThatDoNotFit(t *testing.T) {
+	b, _, err := backend.OpenModel("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Finalize)
+	for _, c := range []struct{ dir, input, want string }{
+		{"vit-encoder", `{"pixel_values": [[[[1, 2], [3, 4]]]]}`, "images are [1 2 2], channels, height and width; the model reads [1 8 16]: resize them first"},
+		{"vit-encoder", `{"input_ids": [[1, 2]]}`, `a vit reads images, not tokens: give "pixel_values"`},
+		{"llama", `{"pixel_values": [[[[1, 2], [3, 4]]]]}`, `a llama reads tokens, not images: give "input_ids"`},
+	} {
+		m, err := model.Load(context.Background(), "../testdata/golden/forward/"+c.dir, model.Options{Backend: b})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		in, err := model.ParseInput([]byte(c.input))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var bad *model.InputError
+		if _, err := m.Forward(in); !errors.As(err, &bad) || err.Error() != c.want {
+			t.Errorf("%s: %v, want %s", c.dir, err, c.want)
+		}
+	}
+	for _, c := range []struct{ change, want string }{
+		{`"patch_size": 5`, `config.json: the height of "image_size" [16 16] is no multiple of that of "patch_size" [5 5]`},
+		{`"patch_size": [4, 4, 4]`, `config.json: "patch_size" must be a number, or two: height and width`},
+		{`"num_channels": 0`, `config.json: "num_channels" must be positive, not 0`},
+	} {
+		_, err := model.Describe([]byte(`{"model_type": "vit", "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "num_hidden_layers": 1, "image_size": 16, "patch_size": 4, ` + c.change + `}`))
+		if err == nil || err.Error() != c.want {
+			t.Errorf("%s: %v, want %s", c.change, err, c.want)
+		}
+	}
 }

@@ -34,6 +34,7 @@ const (
 	HeadLM                         // logits [B,S,V]
 	HeadScore                      // `score` on the last token: [B,labels]
 	HeadClassifier                 // BERT's pooler and classifier on the first token: [B,labels]
+	HeadFirst                      // a classifier on the normed first token (ViT): [B,labels]
 )
 
 // Names says where a family keeps its tensors, in the naming of its Hugging Face class. Linear maps and norms are named
@@ -48,6 +49,7 @@ type Names struct {
 	MLPNorm, MLPPostNorm               string
 	FinalNorm, LMHead, Score           string // whole names
 	Pooler, Classifier                 string
+	ClassToken                         string // the whole name, of a model that reads images
 }
 
 // Description is what a config.json means.
@@ -80,6 +82,7 @@ type Description struct {
 
 	LearnedPositions int // rows of the table of positions; 0: none
 	TokenTypes       int
+	Image            *Patches // what a model that reads images cuts them into; nil: it reads tokens
 
 	Tied      bool // the head is the embedding
 	Head      HeadKind
@@ -175,6 +178,9 @@ func (d *Description) BlockTensors() []TensorSpec {
 // StemTensors returns the tensors of the embedding stage.
 func (d *Description) StemTensors() []TensorSpec {
 	n := d.Names
+	if d.Image != nil {
+		return d.imageTensors()
+	}
 	list := []TensorSpec{{n.Embed + ".weight", []int{d.Vocab, d.Hidden}}}
 	if d.LearnedPositions > 0 {
 		list = append(list, TensorSpec{n.Positions + ".weight", []int{d.LearnedPositions, d.Hidden}})
@@ -196,6 +202,8 @@ func (d *Description) HeadLinears() []Linear {
 		return []Linear{{Name: n.LMHead, In: d.Hidden, Out: d.Vocab, Bias: d.Bias[n.LMHead]}}
 	case HeadScore:
 		return []Linear{{Name: n.Score, In: d.Hidden, Out: d.NumLabels, Bias: d.Bias[n.Score]}}
+	case HeadFirst:
+		return []Linear{{Name: n.Classifier, In: d.Hidden, Out: d.NumLabels, Bias: true}}
 	case HeadClassifier:
 		return []Linear{
 			{Name: n.Pooler, In: d.Hidden, Out: d.Hidden, Bias: true},

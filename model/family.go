@@ -6,6 +6,7 @@ import "slices"
 type Family struct {
 	Types     []string // values of model_type
 	HiddenKey string   // the key of the hidden width; "": hidden_size
+	Images    bool     // reads images: there is no vocabulary
 	Describe  func(c *config, d *Description)
 }
 
@@ -17,7 +18,7 @@ func (f *Family) hiddenKey() string {
 }
 
 // families lists what can be computed: one file each.
-var families = []*Family{llamaFamily, mistralFamily, qwen2Family, qwen3Family, gemma2Family, gemma3Family, phi3Family, gpt2Family, bertFamily}
+var families = []*Family{llamaFamily, mistralFamily, qwen2Family, qwen3Family, gemma2Family, gemma3Family, phi3Family, gpt2Family, bertFamily, vitFamily}
 
 func familyOf(modelType string) *Family {
 	for _, f := range families {

@@ -8,19 +8,28 @@ import (
 	gt "github.com/gomlx/gomlx/core/tensors"
 )
 
-// Input is a batch of token ids, row-major [Rows, Length].
+// Input is a batch of token ids, row-major [Rows, Length], or for a model that reads images their pixels: then nothing but Rows is
+// given beside them, and the Length that positions of Targets count by is one more than the patches of an image.
 type Input struct {
 	Rows, Length int
 	IDs          []int32
-	Positions    []int32 // nil: 0, 1, 2 ... in every row
-	Segments     []int32 // 0: padding; tokens of one row see each other if their segments are equal. nil: all 1
-	Types        []int32 // token types, nil: 0
+	Pixels       []float32 // [Rows, channels, height, width]
+	Positions    []int32   // nil: 0, 1, 2 ... in every row
+	Segments     []int32   // 0: padding; tokens of one row see each other if their segments are equal. nil: all 1
+	Types        []int32   // token types, nil: 0
 
-	span int // positions of the longest text, for rotary tables that depend on it; set by check
+	image [3]int // channels, height and width, where ParseInput read them
+	span  int    // positions of the longest text, for rotary tables that depend on it; set by check
 }
 
 // check completes an input and refuses what the model cannot read.
 func (d *Description) check(in Input) (Input, error) {
+	if d.Image != nil {
+		return d.checkImages(in)
+	}
+	if in.Pixels != nil {
+		return in, badInput("a %s reads tokens, not images: give \"input_ids\"", d.ModelType)
+	}
 	n := in.Rows * in.Length
 	if n <= 0 || len(in.IDs) != n {
 		return in, badInput("a batch of %d rows of %d has %d tokens", in.Rows, in.Length, len(in.IDs))
@@ -112,6 +121,13 @@ func (m *Model) stemInputs(in Input, length int) (data []any, scales []float64, 
 			data = nil
 		}
 	}()
+	if d := m.D.Image; d != nil {
+		t, err := m.Put(in.Pixels, in.Rows, d.Channels, d.Image[0], d.Image[1])
+		if err != nil {
+			return nil, nil, err
+		}
+		return []any{t}, nil, nil
+	}
 	types := in.Types
 	if types == nil {
 		types = make([]int32, len(in.IDs))
@@ -141,13 +157,21 @@ func (m *Model) stemInputs(in Input, length int) (data []any, scales []float64, 
 // stemGraph builds x [B,S,H] and the rotary tables.
 func (m *Model) stemGraph(scales []float64) graphOf {
 	return func(o *ops, in []*Node) []*Node {
-		out := []*Node{m.D.Stem(o, m.Compute, in[0], in[1], in[2])}
+		out := []*Node{m.stemX(o, in)}
 		for i, scale := range scales {
 			cos, sin := rotaryTables(in[1], in[3+i], scale)
 			out = append(out, cos, sin)
 		}
 		return out
 	}
+}
+
+// stemX builds x [B,S,H] from what stemInputs copies.
+func (m *Model) stemX(o *ops, in []*Node) *Node {
+	if m.D.Image != nil {
+		return m.D.Stem(o, m.Compute, in[0], nil, nil)
+	}
+	return m.D.Stem(o, m.Compute, in[0], in[1], in[2])
 }
 
 func freeArgs(data []any) {
@@ -291,7 +315,7 @@ func (m *Model) outputGraph(o *ops, in []*Node) []*Node {
 	case HeadScore:
 		at := Stack([]*Node{Iota(h.Graph(), last.Shape(), 0), last}, -1)
 		return []*Node{d.rowLogits(o, Gather(h, at))}
-	case HeadClassifier:
+	case HeadClassifier, HeadFirst:
 		return []*Node{d.rowLogits(o, Reshape(SliceAxis(h, 1, AxisRange(0, 1)), h.Shape().Dim(0), d.Hidden))}
 	}
 	return []*Node{ConvertDType(d.FinalNorm(o, h), dtypes.Float32)}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/gomlx/compute"
@@ -35,13 +36,23 @@ func backends(t *testing.T) map[string]compute.Backend {
 }
 
 type goldenInput struct {
-	IDs     [][]int32 `json:"input_ids"`
-	Mask    [][]int32 `json:"attention_mask"`
-	Output  string    `json:"output"`
-	Padding string    `json:"padding"`
+	IDs     [][]int32       `json:"input_ids"`
+	Mask    [][]int32       `json:"attention_mask"`
+	Pixels  [][][][]float32 `json:"pixel_values"`
+	Output  string          `json:"output"`
+	Padding string          `json:"padding"`
 }
 
 func (g goldenInput) input() model.Input {
+	if g.Pixels != nil {
+		in := model.Input{Rows: len(g.Pixels)}
+		for _, image := range g.Pixels {
+			for _, channel := range image {
+				in.Pixels = append(in.Pixels, slices.Concat(channel...)...)
+			}
+		}
+		return in
+	}
 	in := model.Input{Rows: len(g.IDs), Length: len(g.IDs[0])}
 	for r := range g.IDs {
 		in.IDs = append(in.IDs, g.IDs[r]...)
@@ -79,7 +90,7 @@ func readGolden(t *testing.T, dir string) (goldenInput, []float32, []int) {
 // TestGoldenForward compares every architecture with transformers: at most 2e-4 of the largest magnitude, on every backend.
 func TestGoldenForward(t *testing.T) {
 	cases, err := filepath.Glob("../testdata/golden/forward/*")
-	if err != nil || len(cases) < 15 {
+	if err != nil || len(cases) < 17 {
 		t.Fatalf("%d golden cases, %v", len(cases), err)
 	}
 	for name, b := range backends(t) {
@@ -101,7 +112,7 @@ func TestGoldenForward(t *testing.T) {
 				var worst, largest float64
 				width := shape[len(shape)-1]
 				for i := range want {
-					if len(shape) == 3 {
+					if len(shape) == 3 && in.Mask != nil {
 						row := i / width
 						if in.Mask[row/shape[1]][row%shape[1]] == 0 {
 							continue // padding

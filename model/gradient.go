@@ -379,7 +379,7 @@ func (m *Model) stemBackRole(n int, p passShapes, data []shapes.Shape) role {
 	r := role{name: "embeddings backward", stage: m.stem, shapes: append(append([]shapes.Shape{}, data...), p.dx, shapes.Make(dtypes.Float32, m.stem.packed.Size))}
 	r.build = func(o *ops, in []*Node) []*Node {
 		t := newTape(o, nil)
-		x := m.D.Stem(o, m.Compute, in[0], in[1], in[2])
+		x := m.stemX(o, in)
 		t.push(x, in[n])
 		return []*Node{Add(in[n+1], t.packed(x.Graph()))}
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/gomlx/compute"
@@ -39,6 +40,7 @@ var trainable = []struct {
 	{"qwen2", "qwen2", nil},
 	{"qwen3", "qwen3", nil},
 	{"bert that tells classes", "bert-classifier", nil},
+	{"vit", "vit", nil},
 	{"llama that tells classes", "llama", map[string]any{"architectures": []string{"LlamaForSequenceClassification"}, "num_labels": 3, "id2label": nil}},
 }
 
@@ -231,9 +233,19 @@ var tunings = []struct {
 	}},
 }
 
+// adaptsTable tells the tunings that put an adapter on a table of embeddings. Patches of images are projected, not looked up.
+func adaptsTable(tuning string) bool {
+	return slices.Contains([]string{"lora", "dora of the embedding", "tied lora"}, tuning)
+}
+
 // packedBatch has two rows: one of two texts and padding behind them, longer than the windows of the golden models; one of padding,
-// a text and padding. Targets have different weights and leave positions out; classes have one in each row.
+// a text and padding; two images for a model that reads them. Targets have different weights and leave positions out; classes have one in each row.
 func packedBatch(d *Description) (Input, Targets) {
+	if d.Image != nil {
+		n := noise(9)
+		in := Input{Rows: 2, Length: d.Image.Count() + 1, Pixels: n.tensor(2, 2, d.Image.Pixels()).Data}
+		return in, d.ClassTargets(in, []int32{2, 1}, []float32{1, 0.5})
+	}
 	vocab := d.Vocab
 	const length = 20
 	in := Input{Rows: 2, Length: length}

@@ -69,7 +69,7 @@ func plainGradient(t *testing.T, m *Model, in Input, targets Targets, factor flo
 			at += len(s.base)
 		}
 		given := nodes[dataAt:]
-		x := m.D.Stem(built[m.stem], m.Compute, given[0], given[1], given[2])
+		x := m.stemX(built[m.stem], given)
 		var tables [][2]*Node
 		for i, scale := range scales {
 			cos, sin := rotaryTables(given[1], given[3+i], scale)
@@ -158,8 +158,9 @@ func compare(t *testing.T, m *Model, what string, got, want [][]float32, toleran
 				worst = max(worst, math.Abs(float64(got[k][i]-want[k][i])))
 				largest = max(largest, math.Abs(float64(want[k][i])))
 			}
-			// A bias on keys moves all scores of a query alike where nothing rotates: its gradient is what rounding leaves of zero.
-			if !(worst <= tolerance*largest+1e-8) {
+			// A bias on keys moves all scores of a query alike where nothing rotates: its gradient is what rounding leaves of zero,
+			// by the size of what cancels: up to 2e-8 for the images' wide weights.
+			if !(worst <= tolerance*largest+3e-8) {
 				t.Errorf("%s: gradient of %s%s differs by %.3g, its largest magnitude is %.3g", what, v.Prefix, s.Name, worst, largest)
 			}
 		}
@@ -177,6 +178,9 @@ func TestGradients(t *testing.T) {
 	b := goBackend(t)
 	for _, c := range trainable {
 		for _, tuning := range tunings {
+			if c.dir == "vit" && adaptsTable(tuning.name) {
+				continue
+			}
 			t.Run(c.name+"/"+tuning.name, func(t *testing.T) {
 				m := tuned(t, b, changed(t, c.dir, c.change), tuning.make)
 				in, targets := packedBatch(m.D)
@@ -274,7 +278,7 @@ func TestGradientsInBF16(t *testing.T) {
 	b := goBackend(t)
 	for _, c := range trainable {
 		for _, tuning := range tunings {
-			if tuning.name != "full" && tuning.name != "lora" && tuning.name != "dora" {
+			if (tuning.name != "full" && tuning.name != "lora" && tuning.name != "dora") || (c.dir == "vit" && adaptsTable(tuning.name)) {
 				continue
 			}
 			t.Run(c.name+"/"+tuning.name, func(t *testing.T) {

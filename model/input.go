@@ -26,17 +26,22 @@ func badInput(format string, args ...any) error {
 
 // ParseInput reads a batch as JSON: "input_ids", and beside it "attention_mask", "position_ids" and "token_type_ids", all lists
 // of rows of the same shape. Without a mask everything is text; without positions every row counts 0, 1, 2 ... from its first
-// column, padding or not, as the classes of transformers do. Other keys are ignored. The error is an *InputError.
+// column, padding or not, as the classes of transformers do. For a model that reads images it is "pixel_values" alone: images, of
+// channels, of rows. Other keys are ignored. The error is an *InputError.
 func ParseInput(data []byte) (Input, error) {
 	var raw struct {
-		IDs       [][]int64 `json:"input_ids"`
-		Mask      [][]int64 `json:"attention_mask"`
-		Positions [][]int64 `json:"position_ids"`
-		Types     [][]int64 `json:"token_type_ids"`
+		IDs       [][]int64       `json:"input_ids"`
+		Mask      [][]int64       `json:"attention_mask"`
+		Positions [][]int64       `json:"position_ids"`
+		Types     [][]int64       `json:"token_type_ids"`
+		Pixels    [][][][]float32 `json:"pixel_values"`
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if err := dec.Decode(&raw); err != nil {
 		return Input{}, badInput(`is not a batch of tokens: %v; it must look like {"input_ids": [[1, 2], [3, 4]], "attention_mask": [[1, 1], [1, 0]]}`, err)
+	}
+	if raw.Pixels != nil {
+		return parseImages(raw.Pixels)
 	}
 	in := Input{Rows: len(raw.IDs)}
 	if in.Rows > 0 {
@@ -74,5 +79,25 @@ func ParseInput(data []byte) (Input, error) {
 		}
 		*part.to = list
 	}
+	return in, nil
+}
+
+// parseImages flattens images of one size.
+func parseImages(images [][][][]float32) (Input, error) {
+	in := Input{Rows: len(images), Pixels: []float32{}}
+	for i, image := range images {
+		for _, channel := range image {
+			for _, row := range channel {
+				if len(image) != len(images[0]) || len(channel) != len(images[0][0]) || len(row) != len(images[0][0][0]) {
+					return in, badInput("image %d of \"pixel_values\" has another size than the first; give [images, channels, height, width]", i+1)
+				}
+				in.Pixels = append(in.Pixels, row...)
+			}
+		}
+	}
+	if len(in.Pixels) == 0 {
+		return in, badInput("\"pixel_values\" must be a list of images [channels, height, width]")
+	}
+	in.image = [3]int{len(images[0]), len(images[0][0]), len(images[0][0][0])} // like every other image, so none of them is empty
 	return in, nil
 }

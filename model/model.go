@@ -264,6 +264,10 @@ func (m *Model) layout(over *Overlay) {
 		return out
 	}
 	stemSpecs, headSpecs := d.StemTensors(), d.HeadTensors()
+	var tables []string // that an adapter may sit on: the projection of patches is none
+	if d.Image == nil {
+		tables = []string{d.Names.Embed}
+	}
 	headBase := headSpecs
 	embed, lmHead := d.Names.Embed+".weight", d.Names.LMHead+".weight"
 	tied := d.Head == HeadLM && d.Tied
@@ -273,7 +277,7 @@ func (m *Model) layout(over *Overlay) {
 			headBase, tied = headSpecs, false
 		}
 	}
-	stemOwn, stemMaps := part("", stemSpecs, []string{d.Names.Embed})
+	stemOwn, stemMaps := part("", stemSpecs, tables)
 	headOwn, headMaps := part("", headSpecs, names(d.HeadLinears()))
 	ends := Pack(append(stemOwn, headOwn...))
 	m.stem = &stage{name: "embeddings", base: rest(d.StemTensors(), ends), packed: ends, adapters: stemMaps}

@@ -1,16 +1,3 @@
-// Package symmetry says which changes of a network's weights leave its function as it is: the symmetry spec of an
-// architecture, as data.
-//
-// The words, used the same way everywhere in this program:
-//
-//   - A Group is a set of features that can be exchanged, or turned, without anyone noticing: the units of a hidden layer, the
-//     residual stream, the heads of a layer, the rotary planes of a key head. Its Kind says which maps are allowed.
-//   - A Ref is a place where a group's features lie: an axis of a tensor, or a stretch of one. Its Role says how a map acts there.
-//   - An axis without a ref is fixed: pixels, vocabulary, classes. Fixed axes are what anchors the other groups.
-//   - A Norm is a normalisation whose gain can be folded into the maps that read it, so that a stream may be turned.
-//   - An element of a group is one map (merge/align keeps them); a Spec's element is one of every group.
-//
-// The package knows names, shapes and config.json, and never touches a weight.
 package symmetry
 
 // Kind says which maps a group allows.
@@ -68,6 +55,7 @@ type Ref struct {
 	Offset int // first index of the stretch
 	Block  int // consecutive indices that make up one feature: P ⊗ I_Block; at least 1
 	Tile   int // how often the features repeat in the stretch: I_Tile ⊗ P; at least 1
+	Whole  int // length of the whole axis in the checkpoint that the spec was made for; 0: not known
 	Role   Role
 	Silent bool // moves along but is no evidence for matching: running statistics
 }
@@ -102,7 +90,9 @@ type Spec struct {
 	Groups []Group
 	Norms  []Norm
 	// Untie names the tensor that takes the place of a shared one (lm_head.weight for the embedding) when the stream is turned,
-	// because folding the last gain makes the two differ: from new name to shared name. Nil if nothing is shared.
+	// because folding the last gain makes the two differ: from new name to shared name. Nil if nothing is shared. The new tensor has
+	// refs like any other and is listed among readers, but it exists in no file yet (or as a copy of the shared one that nobody
+	// reads): until a group is turned, those refs are void.
 	Untie map[string]string
 }
 
