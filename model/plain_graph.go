@@ -14,6 +14,10 @@ type plainGraph struct {
 	train bool
 	// seen are the statistics that batch norms found, as running statistics would be updated: by tensor's name.
 	seen map[string]*Node
+	// fresh leaves the running statistics out of what is seen: it is that of the batch alone.
+	fresh bool
+	// tap is told input and output of every linear map and convolution; nil: nobody listens.
+	tap func(l *PlainLayer, x, y *Node)
 }
 
 func (g *plainGraph) list(layers []PlainLayer, x *Node) *Node {
@@ -38,10 +42,17 @@ func (g *plainGraph) layer(l *PlainLayer, x *Node) *Node {
 	b := x.Shape().Dim(0)
 	weight, bias := g.params[l.Name+".weight"], g.params[l.Name+".bias"]
 	switch l.Type {
-	case "linear":
-		x = contract(x, weight, 1)
-	case "conv2d":
-		return addIf(g.convolve(l, x, weight), bias)
+	case "linear", "conv2d":
+		in := x
+		if l.Type == "linear" {
+			x = contract(x, weight, 1)
+		} else {
+			x = g.convolve(l, x, weight)
+		}
+		x = addIf(x, bias)
+		if g.tap != nil {
+			g.tap(l, in, x)
+		}
 	case "batch_norm":
 		return g.batchNorm(l, x, weight, bias)
 	case "layer_norm":
@@ -87,8 +98,9 @@ func (g *plainGraph) layer(l *PlainLayer, x *Node) *Node {
 	case "sigmoid":
 		return Sigmoid(x)
 	}
-	// What is left: a linear layer's bias, and dropout, which does nothing here: training with it is the trainer's.
-	return addIf(x, bias)
+	// What is left: linear maps and convolutions, which are done, and dropout, which does nothing here: training with it is the
+	// trainer's.
+	return x
 }
 
 // addIf adds a bias over the second axis.
@@ -175,6 +187,9 @@ func (g *plainGraph) batchNorm(l *PlainLayer, x, weight, bias *Node) *Node {
 		batchMean := ReduceMean(x, axes...)
 		batchVar := ReduceMean(Square(Sub(x, channels(batchMean, x))), axes...)
 		move := func(old, now *Node) *Node {
+			if g.fresh {
+				return StopGradient(now)
+			}
 			return StopGradient(Add(MulScalar(old, 1-l.Momentum), MulScalar(now, l.Momentum)))
 		}
 		g.seen[l.Name+".running_mean"] = move(mean, batchMean)

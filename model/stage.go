@@ -102,7 +102,9 @@ type ops struct {
 	// does not depend on how they were gathered; nil: rows are in the batch's order.
 	rows *Node
 	// cut replaces the product of a linear map; nil leaves it in place.
-	cut    func(l Linear, x *Node, product func() *Node) *Node
+	cut func(l Linear, x *Node, product func() *Node) *Node
+	// tap is told input and output of every linear map; nil: nobody listens.
+	tap    func(l Linear, x, y *Node)
 	attend func(kind LayerKind, q, k, v *Node) *Node
 }
 
@@ -198,6 +200,9 @@ func (o *ops) Linear(l Linear, x *Node) *Node {
 	}
 	if adapted && a.Bias {
 		z = Add(z, MulScalar(ExpandLeftToRank(o.cast(l.Name+".lora_B.bias"), z.Rank()), a.Scale))
+	}
+	if o.tap != nil {
+		o.tap(l, x, z)
 	}
 	return z
 }
