@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/mergekit/mergekit/finetune/data"
@@ -23,7 +24,7 @@ type Options struct {
 type Score struct {
 	Rows   int
 	Tokens int          // that are learnt
-	Result model.Result // over those tokens, weighted as in training
+	Result model.Result // over those tokens, weighted as in training; with classes over the rows
 	Choice *model.ClassScore
 	Class  *model.ClassScore
 }
@@ -356,10 +357,20 @@ func (r *run) classify(b *data.Batch, index []int) error {
 			continue
 		}
 		row := out.Data[at*n : (at+1)*n]
-		best := slices.Index(row, slices.Max(row))
+		top := slices.Max(row)
+		best, truth, weight := slices.Index(row, top), r.set.Examples[i].Class, float64(r.set.Examples[i].Weight)
+		var sum float64
+		for _, x := range row {
+			sum += math.Exp(float64(x - top))
+		}
+		one := model.Result{Loss: weight * (math.Log(sum) - float64(row[truth]-top)), Weight: weight}
+		if best == truth {
+			one.Correct = weight
+		}
 		for _, t := range r.tallies(i) {
 			t.score.Rows++
-			t.classes = append(t.classes, r.set.Examples[i].Class)
+			t.score.Result.Add(one)
+			t.classes = append(t.classes, truth)
 			t.predicted = append(t.predicted, best)
 		}
 	}

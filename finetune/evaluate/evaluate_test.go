@@ -230,13 +230,19 @@ func classSet(classes ...int) *data.Set {
 func TestClasses(t *testing.T) {
 	m := loadModel(t, golden+"forward/bert-classifier")
 	s := classSet(0, 1, 2, 0, 1, 2, 1)
-	right := 0
+	right, loss := 0, 0.0
 	for i := range s.Examples {
 		x := &s.Examples[i]
-		out, err := m.Forward(model.Input{Rows: 1, Length: len(x.IDs), IDs: x.IDs})
+		in := model.Input{Rows: 1, Length: len(x.IDs), IDs: x.IDs}
+		out, err := m.Forward(in)
 		if err != nil {
 			t.Fatal(err)
 		}
+		one, err := m.Loss(in, m.D.ClassTargets(in, []int32{int32(x.Class)}, []float32{1}), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		loss += one.Loss
 		if slices.Index(out.Data, slices.Max(out.Data)) == x.Class {
 			right++
 		}
@@ -244,6 +250,9 @@ func TestClasses(t *testing.T) {
 	r := measure(t, m, s, Options{Batch: 3})
 	if c := r.All.Class; c == nil || c.Rows != 7 || math.Abs(c.Accuracy-float64(right)/7) > 1e-12 || math.Abs(c.Majority-3.0/7) > 1e-12 || r.All.Tokens != 0 {
 		t.Errorf("%+v, want %d of 7", r.All, right)
+	}
+	if got := r.All.Result; math.Abs(got.Loss-loss) > 1e-4 || got.Weight != 7 || got.Correct != float64(right) {
+		t.Errorf("%+v, want a loss of %v and %d right", got, loss, right)
 	}
 	if len(r.Domains) != 1 || r.Domains[0].Class.Rows != 7 {
 		t.Errorf("domains %+v", r.Domains)
