@@ -183,6 +183,8 @@ func read(ctx context.Context, s *Source, index int, todo, ordered chan<- *job) 
 	_, plain := rows.(*textReader)
 	if plain {
 		format = textFormat
+	} else if s.Field != "" {
+		format = fieldFormat(s.Field)
 	}
 	j, bytes := &job{file: path, format: format}, 0
 	for {

@@ -7,6 +7,7 @@ type Source struct {
 	Domain string  // of rows that name none
 	Weight float64 // how often an epoch takes each row: 0.5 is half of them, anew in every epoch; 0 counts as 1
 	Split  string  // which file of a folder: train (the default), valid or test
+	Field  string  // the key of a row that holds its text, all of which is read; "": by the format
 }
 
 // Example is a row as tokens.
