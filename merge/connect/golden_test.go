@@ -1,17 +1,16 @@
 package connect
 
 import (
-	"compress/gzip"
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"math"
 	"os"
-	"strconv"
 	"testing"
 
 	"github.com/mergekit/mergekit/internal/backend"
+	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/model"
+	"github.com/mergekit/mergekit/model/samples"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -22,83 +21,29 @@ const mlp = `{"model_type": "mlp", "input_shape": [784], "layers": [
  {"type": "linear", "name": "0", "out": 512}, {"type": "relu"}, {"type": "linear", "name": "2", "out": 512}, {"type": "relu"},
  {"type": "linear", "name": "4", "out": 512}, {"type": "relu"}, {"type": "linear", "name": "6", "out": 10}]}`
 
-// inMemory are weights that a test holds.
-type inMemory map[string]model.Tensor
-
-func (w inMemory) Lookup(name string) (tensors.Info, bool) {
-	t, ok := w[name]
-	return tensors.Info{Name: name, DType: tensors.F32, Shape: t.Shape}, ok
-}
-
-func (w inMemory) Names() (list []string) {
-	for name := range w {
-		list = append(list, name)
-	}
-	return list
-}
-
-func (w inMemory) Read(name string) ([]float32, error) {
-	return append([]float32{}, w[name].Data...), nil
-}
-
-func readWeights(t testing.TB, path string) inMemory {
+// open returns the weights of a checkpoint.
+func open(t testing.TB, path string) align.Weights {
 	t.Helper()
 	c, err := tensors.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	w := inMemory{}
-	for _, name := range c.Names() {
-		v, err := c.View(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := make([]float32, v.Elems())
-		if err := tensors.DecodeFloat32(f, v.Data, v.DType); err != nil {
-			t.Fatal(err)
-		}
-		w[name] = model.Tensor{Shape: v.Shape, Data: f}
-	}
-	return w
+	t.Cleanup(func() { c.Close() })
+	return align.OfCheckpoint(c)
 }
 
 // mnist reads the 5,000 images. The file has them in the order in which they were shuffled for training: 4,000 to train, then 1,000
 // to test.
-func mnist(t testing.TB) (train, test Examples) {
+func mnist(t testing.TB, d *model.PlainDescription) (train, test Examples) {
 	t.Helper()
-	f, err := os.Open(wm + "mnist5k.csv.gz")
+	s, err := samples.Read(wm+"mnist5k.csv.gz", d, samples.Options{Divide: 255})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
+	if s.N != 5000 || !s.Labelled {
+		t.Fatalf("%d examples", s.N)
 	}
-	rows, err := csv.NewReader(z).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	take := func(name string, rows [][]string) Examples {
-		e := Examples{Name: name, N: len(rows)}
-		for _, row := range rows {
-			for _, s := range row[:784] {
-				v, err := strconv.Atoi(s)
-				if err != nil {
-					t.Fatal(err)
-				}
-				e.X = append(e.X, float32(v)/255)
-			}
-			c, err := strconv.Atoi(row[784])
-			if err != nil {
-				t.Fatal(err)
-			}
-			e.Labels.Classes = append(e.Labels.Classes, int32(c))
-		}
-		return e
-	}
-	return take("train", rows[:4000]), take("test", rows[4000:])
+	return Examples{"train", s.Range(0, 4000)}, Examples{"test", s.Range(4000, 5000)}
 }
 
 // TestGolden measures the path between two networks that torch trained on real images, at the points of the reference.
@@ -128,8 +73,8 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Finalize()
-	train, test := mnist(t)
-	p, err := NewPlain(d, []Model{{"mlp1", readWeights(t, wm+"mlp1.safetensors")}, {"mlp2", readWeights(t, wm+"mlp2.safetensors")}}, []Examples{train, test}, b)
+	train, test := mnist(t, d)
+	p, err := NewPlain(d, []Model{{"mlp1", open(t, wm+"mlp1.safetensors")}, {"mlp2", open(t, wm+"mlp2.safetensors")}}, []Examples{train, test}, b)
 	if err != nil {
 		t.Fatal(err)
 	}

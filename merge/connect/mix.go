@@ -4,15 +4,7 @@ import (
 	"fmt"
 
 	"github.com/mergekit/mergekit/model"
-	"github.com/mergekit/mergekit/tensors"
 )
-
-// Weights are the tensors of a model: of a checkpoint, in memory, or seen through a map that aligns them.
-type Weights interface {
-	Lookup(name string) (tensors.Info, bool)
-	Names() []string
-	Read(name string) ([]float32, error) // row-major; the caller owns it
-}
 
 // Mix puts the weighted sum of tensors into dst: products and sums in float64, one rounding. A tensor whose weight is 0 is not
 // looked at, and a single tensor with weight 1 keeps its bits.

@@ -7,15 +7,15 @@ import (
 
 	"github.com/gomlx/compute"
 
+	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/model"
+	"github.com/mergekit/mergekit/model/samples"
 )
 
 // Examples are labelled examples of a plain network.
 type Examples struct {
-	Name   string
-	X      []float32 // row-major, N examples of the network's input
-	N      int
-	Labels model.Labels
+	Name string
+	*samples.Set
 }
 
 // Plain measures points of networks without attention. All models are in memory, one network is on the device, and it is compiled
@@ -35,7 +35,7 @@ type Plain struct {
 // Model is a model with the name that messages give it.
 type Model struct {
 	Name    string
-	Weights Weights
+	Weights align.Weights
 }
 
 // NewPlain reads the models. d describes them all.
