@@ -19,19 +19,11 @@ type fileSource struct {
 func newSource(in plan.Input) (stream.Source, error) {
 	var parts []part
 	for _, name := range in.Pieces {
-		v, err := in.Model.Checkpoint.View(name)
+		p, err := modelSource(in.Model, name)
 		if err != nil {
 			return nil, err
 		}
-		file := &fileSource{in.Model, v}
-		if in.Model.Adapter != nil {
-			if d, ok := in.Model.Adapter.Delta(name); ok {
-				info, _ := in.Model.Lookup(name)
-				parts = append(parts, &fusedSource{file, d, info.Elems()})
-				continue
-			}
-		}
-		parts = append(parts, file)
+		parts = append(parts, p)
 	}
 	if len(parts) == 1 {
 		return parts[0], nil
@@ -41,6 +33,33 @@ func newSource(in plan.Input) (stream.Source, error) {
 		j.starts[i+1] = j.starts[i] + p.elems()
 	}
 	return j, nil
+}
+
+// modelSource is a tensor of a model as the merge reads it.
+func modelSource(m *plan.Model, name string) (part, error) {
+	if a, ok := m.Alignment.(interface {
+		source(name string) (part, error)
+	}); ok {
+		return a.source(name)
+	}
+	return ownSource(m, name)
+}
+
+// ownSource is a tensor of a model as an adapter leaves it, before any alignment.
+func ownSource(m *plan.Model, name string) (part, error) {
+	v, err := m.Checkpoint.View(name)
+	if err != nil {
+		return nil, err
+	}
+	file := &fileSource{m, v}
+	if m.Adapter == nil {
+		return file, nil
+	}
+	if d, ok := m.Adapter.Delta(name); ok {
+		info, _ := m.Own(name)
+		return &fusedSource{file, d, info.Elems()}, nil
+	}
+	return file, nil
 }
 
 func (s *fileSource) elems() int64         { return s.view.Elems() }

@@ -116,6 +116,9 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 		return nil, &InputError{err}
 	}
 	defer p.Close()
+	if p.Aligned != nil {
+		return nil, &InputError{fmt.Errorf("align: this version reads the key and cannot carry it out")}
+	}
 	if o.Warn != nil {
 		for _, w := range p.Warnings {
 			o.Warn(w)

@@ -80,6 +80,23 @@ func (w *Writer) put(name string, fill func(*os.File) error) error {
 	return err
 }
 
+// RemoveFile takes back a file that WriteFile or CopyFile wrote: one that only an interrupted output has.
+func (w *Writer) RemoveFile(name string) error {
+	if err := w.checkName(name); err != nil {
+		return err
+	}
+	if err := w.failed(); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	delete(w.files, name)
+	w.mu.Unlock()
+	if err := os.Remove(filepath.Join(w.target.partial, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return w.explain("removing "+name, err)
+	}
+	return nil
+}
+
 // Commit makes the output appear: it brings everything to the disk, writes the index of a sharded output, and renames the
 // partial directory. It fails when a tensor is not finished. After an error the interrupted output can be resumed; Close
 // is still needed then.

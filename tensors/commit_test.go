@@ -45,6 +45,15 @@ func TestSideFiles(t *testing.T) {
 		w.WriteFile("tokenizer.json", nil), w.CopyFile("tokenizer.json", source)); err != nil {
 		t.Fatal(err)
 	}
+	if err := errors.Join(w.WriteFile("scratch", []byte("for this run only")), w.RemoveFile("scratch"), w.RemoveFile("never there")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.RemoveFile(journalName); err == nil {
+		t.Error("the journal can be removed")
+	}
+	if path, err := PartialFile(dir, "config.json"); err != nil || filepath.Dir(path) != filepath.Join(root, ".out.partial") {
+		t.Errorf("%s %v", path, err)
+	}
 	if err := w.CopyFile("x.json", root); !errors.As(err, new(*FormatError)) || !strings.Contains(err.Error(), "is not a regular file") {
 		t.Errorf("a copy of a directory: %v", err)
 	}

@@ -42,6 +42,39 @@ func newTarget(dir string) (*target, error) {
 	}, nil
 }
 
+// CheckOutput says what Create would refuse about a place, before there is anything to write, so that long preparations are not made
+// in vain.
+func CheckOutput(dir string, force, resume bool) error {
+	t, err := newTarget(dir)
+	if err != nil {
+		return err
+	}
+	st, err := os.Lstat(t.partial)
+	interrupted := err == nil && st.IsDir()
+	if interrupted {
+		if empty, err := emptyDir(t.partial); err == nil && empty {
+			interrupted = false
+		}
+	}
+	if err := t.check(force, resume, interrupted); err != nil {
+		return err
+	}
+	if interrupted && !resume && !force {
+		return t.bad("an interrupted merge is in "+filepath.Base(t.partial), "use --resume to finish it or --force to start again", nil)
+	}
+	return nil
+}
+
+// PartialFile is where a side file of an interrupted output is, if there is one. What a resumed run needs of it must be read before
+// Create, which removes side files: they are written anew.
+func PartialFile(dir, name string) (string, error) {
+	t, err := newTarget(dir)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(t.partial, name), nil
+}
+
 // where names the output in messages.
 func (t *target) where() string { return strings.TrimRight(t.given, `/\`) + "/" }
 

@@ -287,6 +287,11 @@ func TestExistingOutputs(t *testing.T) {
 		if !errors.As(err, new(*FormatError)) || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v, want %q", err, says)
 		}
+		// What does not hang on a plan or another process is known beforehand.
+		later := strings.Contains(says, "another process") || strings.Contains(says, "../x")
+		if early := CheckOutput(dir, o.Force, o.Resume); early == nil && !later || early != nil && !strings.Contains(early.Error(), says) {
+			t.Errorf("beforehand: %v, want %q", early, says)
+		}
 	}
 	t.Run("not empty", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "out")
@@ -298,6 +303,9 @@ func TestExistingOutputs(t *testing.T) {
 		nothing(t, filepath.Dir(dir), "out")
 	})
 	t.Run("empty", func(t *testing.T) {
+		if err := CheckOutput(t.TempDir(), false, false); err != nil {
+			t.Error(err)
+		}
 		write(t, t.TempDir(), infos, data, WriteOptions{})
 	})
 	t.Run("force", func(t *testing.T) {

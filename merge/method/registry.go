@@ -72,6 +72,7 @@ type Method struct {
 	Min     int // fewest inputs, base included
 	Max     int // most inputs, base included; 0: no limit
 	Params  []Param
+	Aligns  bool // models are aligned to the first before the merge, also without align: in the recipe
 
 	// Reads is about how often the method reads each input element; the plan's estimate of traffic uses it.
 	Reads int

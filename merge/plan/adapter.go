@@ -34,8 +34,18 @@ type Delta interface {
 // the adapter or its fit are returned here, before any weight is read.
 type OpenAdapter func(dir string, base *tensors.Checkpoint, config []byte) (Adapter, error)
 
-// Lookup returns a tensor of the model: the checkpoint's, with the shape that an adapter gives it.
+// Lookup returns a tensor of the model: the checkpoint's, with the shape that an adapter gives it, and the dtype that an alignment
+// gives it.
 func (m *Model) Lookup(name string) (tensors.Info, bool) {
+	info, ok := m.Own(name)
+	if m.Alignment != nil {
+		return m.Alignment.Info(name, info, ok)
+	}
+	return info, ok
+}
+
+// Own is Lookup without the alignment.
+func (m *Model) Own(name string) (tensors.Info, bool) {
 	info, ok := m.Checkpoint.Lookup(name)
 	if !ok || m.Adapter == nil {
 		return info, ok

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/mergekit/mergekit/arch"
 	"github.com/mergekit/mergekit/tensors"
@@ -102,6 +103,11 @@ func (b *builder) configTie(c arch.Config) {
 			continue
 		}
 		for _, in := range t.Inputs {
+			if in.Model.Alignment != nil && slices.Contains(in.Model.Alignment.Added(), in.Name()) {
+				b.Config["tie_word_embeddings"] = false
+				b.warnf("lm_head.weight is written because aligning %s turns the stream, after which its head and its embedding differ; tie_word_embeddings is set to false (symmetry: signed keeps them one)", in.Model.Name())
+				return
+			}
 			if t, _ := in.Model.Config["tie_word_embeddings"].(bool); !t {
 				b.Config["tie_word_embeddings"] = false
 				b.warnf("lm_head.weight is written because %s has one of its own; tie_word_embeddings is set to false so that loaders use it", in.Model.Name())

@@ -19,8 +19,9 @@ type Model struct {
 	Config     arch.Config
 	RawConfig  []byte // config.json as it is; nil when the model has none
 	Checkpoint *tensors.Checkpoint
-	Adapter    Adapter `json:"-"` // what the reference names after the "+"; nil without one
-	AdapterDir string  `json:",omitempty"`
+	Adapter    Adapter   `json:"-"` // what the reference names after the "+"; nil without one
+	AdapterDir string    `json:",omitempty"`
+	Alignment  Alignment `json:"-"` // how its tensors are changed where they are read; nil: not at all
 }
 
 // Name is how messages call the model: as the recipe writes it.
@@ -57,6 +58,17 @@ func (r resolver) find(ref recipe.ModelRef, path, revision, what string) (string
 		return "", fmt.Errorf("model %s: adapter %s: not found: %s", ref, path, hint)
 	}
 	return "", fmt.Errorf("model %s: not found: %s", ref, hint)
+}
+
+// file returns where a file that a recipe names is; a file that is nowhere is where it was looked for first.
+func (r resolver) file(path string) string {
+	path = expandHome(path)
+	for _, p := range r.candidates(path) {
+		if _, err := os.Stat(p); err == nil {
+			return p
+		}
+	}
+	return path
 }
 
 func (r resolver) candidates(path string) []string {

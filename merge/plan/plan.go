@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sort"
 
 	"github.com/gomlx/compute/dtypes"
@@ -38,7 +39,10 @@ type Plan struct {
 	Arch     *arch.Arch
 	Tasks    []*Task        // in ascending order of the inputs' names, the order of the peer's random sequence
 	Config   map[string]any // keys of config.json that the merge determines (dotted)
+	Aligned  *Aligned       // nil: no model is aligned
 	Warnings []string
+
+	before []string // warnings from before the tensors were enumerated
 }
 
 // Input is one input tensor of a task.
@@ -89,7 +93,7 @@ func Build(r *recipe.Recipe, o Options) (p *Plan, err error) {
 	for _, w := range r.Warnings {
 		b.Warnings = append(b.Warnings, fmt.Sprintf("%s:%d:%d: %s", w.File, w.Pos.Line, w.Pos.Col, w.Msg))
 	}
-	steps := []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.openModels, b.chooseArch, b.normalise, b.checkShape, b.enumerate, b.undescribed, b.config}
+	steps := []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.openModels, b.chooseArch, b.alignment, b.keepWarnings, b.normalise, b.checkShape, b.enumerate, b.undescribed, b.config}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err
@@ -98,8 +102,18 @@ func Build(r *recipe.Recipe, o Options) (p *Plan, err error) {
 	if o.Strict && len(b.Warnings) > 0 {
 		return nil, fmt.Errorf("%s (refused because of --strict)", b.Warnings[0])
 	}
-	sort.SliceStable(b.Tasks, func(i, j int) bool { return b.Tasks[i].order < b.Tasks[j].order })
+	b.sortTasks()
 	return b.Plan, nil
+}
+
+func (b *builder) sortTasks() {
+	sort.SliceStable(b.Tasks, func(i, j int) bool { return b.Tasks[i].order < b.Tasks[j].order })
+}
+
+// keepWarnings notes the warnings so far, so that planning anew repeats no others.
+func (b *builder) keepWarnings() error {
+	b.before = slices.Clone(b.Warnings)
+	return nil
 }
 
 // Close lets go of the checkpoints.
@@ -227,16 +241,16 @@ func (b *builder) refuseLater() error {
 		return b.errorf(r.TokenizerPos, "tokenizer_source: building a tokenizer is not supported; %s", how)
 	case r.ChatTemplate != "":
 		return b.errorf(r.Pos, "chat_template: rewriting the template is not supported; %s", how)
-	case r.Align != nil:
-		return b.errorf(r.Align.Pos, "align: this version reads the key and cannot carry it out")
 	case r.Repair != nil && r.Repair.Mode != recipe.RepairNone:
 		return b.errorf(r.Repair.Pos, "repair: this version reads the key and cannot carry it out")
 	}
 	return nil
 }
 
+func (p *Plan) recipeDir() string { return filepath.Dir(p.Recipe.File) }
+
 func (b *builder) openModels() error {
-	res := resolver{recipeDir: filepath.Dir(b.Recipe.File), hubCache: b.Options.HubCache, openAdapter: b.Options.OpenAdapter}
+	res := resolver{recipeDir: b.recipeDir(), hubCache: b.Options.HubCache, openAdapter: b.Options.OpenAdapter}
 	for _, ref := range b.Recipe.References() {
 		m, err := res.open(ref)
 		if m != nil {
