@@ -100,10 +100,14 @@ func (r *Repair) NeedsData() bool { return r.Mode == RepairActivations || r.Mode
 type Calibration struct {
 	Pos     Pos      // of the key
 	Data    []string // files, relative to the working directory or to the recipe; required
-	Field   string   // key of a row that holds the text; default text
-	Samples int      // rows that are used, the first ones after shuffling by seed; default 512
+	Field   string   // key of a row that holds the text; default "": by the form of the row, as for fine-tuning
+	Samples int      // rows that are used, chosen by seed; default 512
 	SeqLen  int      // tokens of a row; default 512
 	Seed    uint64   // default 0
+	Batch   int      // rows that are computed together; default 8
+
+	Divide     float64 // what the numbers of CSV files are divided by, 255 for the bytes of images; default 1
+	LabelFirst bool    // labels of CSV files stand before the numbers; default false
 }
 
 // Features are the words that requires: may hold: keys that other programs for such recipes would silently ignore.
@@ -119,6 +123,10 @@ func DefaultAlign() *Align {
 		Learn:      Learn{Groups: []string{"residual"}, Steps: 500, LR: 1e-3, Lambda: [2]float64{0.4, 0.6}, Batch: 16},
 		OnSameBase: SameBaseWarn,
 	}
+}
+
+func defaultCalibration() *Calibration {
+	return &Calibration{Samples: 512, SeqLen: 512, Batch: 8, Divide: 1}
 }
 
 // NeedsData says whether the maps are found with data.

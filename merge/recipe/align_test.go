@@ -27,7 +27,7 @@ const everyAlignKey = alignBase + `align:
     - {model: a, file: a.safetensors}
     - {model: c+d, file: "c d.safetensors"}
 repair: {mode: reset_norm, samples: 64}
-calibration: {data: [x.jsonl, y.jsonl], field: content, samples: 32, seq_len: 128, seed: 5}
+calibration: {data: [x.jsonl, y.jsonl], field: content, samples: 32, seq_len: 128, seed: 5, batch: 2, divide: 255, label_first: yes}
 save_alignment: pi.safetensors
 requires: [align, repair]
 `
@@ -55,7 +55,7 @@ func TestAlignSchema(t *testing.T) {
 	if p := r.Repair; p == nil || p.Mode != "reset_norm" || p.Samples != 64 || p.Pos.Line != 20 {
 		t.Errorf("repair %+v", p)
 	}
-	if c := r.Calibration; c == nil || !reflect.DeepEqual(c.Data, []string{"x.jsonl", "y.jsonl"}) || c.Field != "content" || c.Samples != 32 || c.SeqLen != 128 || c.Seed != 5 {
+	if c := r.Calibration; c == nil || !reflect.DeepEqual(c.Data, []string{"x.jsonl", "y.jsonl"}) || c.Field != "content" || c.Samples != 32 || c.SeqLen != 128 || c.Seed != 5 || c.Batch != 2 || c.Divide != 255 || !c.LabelFirst {
 		t.Errorf("calibration %+v", c)
 	}
 	if r.SaveAlignment != "pi.safetensors" || !reflect.DeepEqual(r.Requires, []string{"align", "repair"}) {
@@ -74,7 +74,7 @@ func TestAlignForms(t *testing.T) {
 	if r.Repair.Mode != RepairNorms || r.Repair.Samples != 2048 || r.Repair.NeedsData() {
 		t.Errorf("%+v", r.Repair)
 	}
-	if c := r.Calibration; len(c.Data) != 1 || c.Field != "text" || c.Samples != 512 || c.SeqLen != 512 || c.Seed != 0 {
+	if c := r.Calibration; len(c.Data) != 1 || c.Field != "" || c.Batch != 8 || c.Divide != 1 || c.LabelFirst || c.Samples != 512 || c.SeqLen != 512 || c.Seed != 0 {
 		t.Errorf("%+v", c)
 	}
 	if r := mustParse(t, alignBase+"align:\nrepair:\n"); r.Align != nil || r.Repair != nil {
@@ -112,6 +112,9 @@ func TestAlignWritten(t *testing.T) {
 		alignBase + "repair: {mode: norms, samples: 1}\n",
 		alignBase + "calibration: 'a, b'\n",
 		alignBase + "calibration: {data: [a, b]}\n",
+		alignBase + "calibration: {data: [a, b], batch: 9}\n",
+		alignBase + "calibration: {data: [a, b], divide: 9}\n",
+		alignBase + "calibration: {data: [a, b], label_first: yes}\n",
 		alignBase + "align: {}\nsave_alignment: x.safetensors\n",
 	} {
 		r := mustParse(t, text)

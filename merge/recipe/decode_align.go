@@ -17,7 +17,7 @@ var (
 	learnKeys       = []string{"groups", "steps", "lr", "lambda", "batch"}
 	alignMapKeys    = []string{"model", "file"}
 	repairKeys      = []string{"mode", "samples"}
-	calibrationKeys = []string{"data", "field", "samples", "seq_len", "seed"}
+	calibrationKeys = []string{"data", "field", "samples", "seq_len", "seed", "batch", "divide", "label_first"}
 
 	alignMethods   = []string{AlignWeight, AlignActivation, AlignDual, AlignSTE, AlignLearned}
 	symmetries     = []string{"auto", "permutation", "signed", "full"}
@@ -234,7 +234,8 @@ func (d *decoder) repair(f field) *Repair {
 
 // calibration decodes the calibration mapping, or the name of its data alone.
 func (d *decoder) calibration(f field) *Calibration {
-	c := &Calibration{Pos: f.At.Pos, Field: "text", Samples: 512, SeqLen: 512}
+	c := defaultCalibration()
+	c.Pos = f.At.Pos
 	if f.Value.Kind == yaml.ScalarNode {
 		if file, ok := d.Text(f.Value, "calibration"); ok {
 			c.Data = []string{file}
@@ -261,6 +262,12 @@ func (d *decoder) calibration(f field) *Calibration {
 			d.wholeIn(f, &c.SeqLen, 1, maxSeqLen)
 		case "seed":
 			d.seed(f, &c.Seed)
+		case "batch":
+			d.wholeIn(f, &c.Batch, 1, maxBatch)
+		case "divide":
+			d.positive(f, &c.Divide)
+		case "label_first":
+			d.boolean(f, &c.LabelFirst)
 		default:
 			d.Unknown(f, "calibration", calibrationKeys, nil)
 		}

@@ -213,6 +213,9 @@ func (p print) alignment(r *Recipe) {
 		p.count(c.Samples)
 		p.count(c.SeqLen)
 		p.count(int(c.Seed))
+		p.count(c.Batch)
+		p.number(c.Divide)
+		p.flag(c.LabelFirst)
 	}
 	if r.SaveAlignment != "" {
 		p.text("save_alignment")

@@ -31,7 +31,7 @@ func (w *writer) alignment(r *Recipe) {
 		w.line(0, "repair: {mode: %s, samples: %d}", r.Repair.Mode, r.Repair.Samples)
 	}
 	if c := r.Calibration; c != nil {
-		w.line(0, "calibration: {data: %s, field: %s, samples: %d, seq_len: %d, seed: %d}", flow(c.Data), strictyaml.WriteText(c.Field), c.Samples, c.SeqLen, c.Seed)
+		w.line(0, "calibration: {data: %s%s}", flow(c.Data), c.settings())
 	}
 	if r.SaveAlignment != "" {
 		w.line(0, "save_alignment: %s", strictyaml.WriteText(r.SaveAlignment))
@@ -39,6 +39,25 @@ func (w *writer) alignment(r *Recipe) {
 	if len(r.Requires) > 0 {
 		w.line(0, "requires: %s", flow(r.Requires))
 	}
+}
+
+// settings lists what is not the default.
+func (c *Calibration) settings() string {
+	def := defaultCalibration()
+	var s string
+	add := func(different bool, format string, args ...any) {
+		if different {
+			s += ", " + fmt.Sprintf(format, args...)
+		}
+	}
+	add(c.Field != def.Field, "field: %s", strictyaml.WriteText(c.Field))
+	add(c.Samples != def.Samples, "samples: %d", c.Samples)
+	add(c.SeqLen != def.SeqLen, "seq_len: %d", c.SeqLen)
+	add(c.Seed != def.Seed, "seed: %d", c.Seed)
+	add(c.Batch != def.Batch, "batch: %d", c.Batch)
+	add(c.Divide != def.Divide, "divide: %s", number(c.Divide))
+	add(c.LabelFirst != def.LabelFirst, "label_first: %t", c.LabelFirst)
+	return s
 }
 
 func (w *writer) align(a *Align) {
