@@ -68,30 +68,35 @@ func (d *Description) stored(name string) string {
 	return name
 }
 
-// find returns the name in the checkpoint of a tensor of the class. Files of the same model differ in a prefix; old BERT files
-// say gamma and beta.
-func (s *source) find(name string) (tensors.Info, bool) {
-	name = s.d.stored(name)
+// find returns the name in the checkpoint of a tensor of the class.
+func (s *source) find(name string) (tensors.Info, bool) { return s.d.Find(s.ckpt, name) }
+
+// Find returns the tensor of a checkpoint, or of a view of one, that the model's class calls name: files of the same model differ in
+// a prefix; old BERT files say gamma and beta.
+func (d *Description) Find(in interface {
+	Lookup(name string) (tensors.Info, bool)
+}, name string) (tensors.Info, bool) {
+	name = d.stored(name)
 	names := []string{name}
-	for _, p := range s.d.Prefixes {
+	for _, p := range d.Prefixes {
 		if p == "" {
 			continue
 		}
 		names = append(names, p+name)
 		if n := len(p); len(name) > n && name[:n] == p {
 			names = append(names, name[n:])
-			for _, q := range s.d.Prefixes {
+			for _, q := range d.Prefixes {
 				names = append(names, q+name[n:])
 			}
 		}
 	}
 	for _, n := range names {
-		if info, ok := s.ckpt.Lookup(n); ok {
+		if info, ok := in.Lookup(n); ok {
 			return info, true
 		}
-		if s.d.ModelType == "bert" {
+		if d.ModelType == "bert" {
 			if old := oldBERT(n); old != n {
-				if info, ok := s.ckpt.Lookup(old); ok {
+				if info, ok := in.Lookup(old); ok {
 					return info, true
 				}
 			}
@@ -165,12 +170,6 @@ func (s *source) upload(b compute.Backend, device compute.DeviceNum, name string
 		return nil, fmt.Errorf("%s: %s: copying it to the device: %w", s.ckpt.Path(), v.Name, err)
 	}
 	return t, nil
-}
-
-// Find returns the tensor of a checkpoint that the model's class calls name: files of the same model differ in prefixes.
-func (d *Description) Find(ckpt *tensors.Checkpoint, name string) (tensors.Info, bool) {
-	s := &source{ckpt, d}
-	return s.find(name)
 }
 
 // Shapes returns the shape of every tensor of the model, by full name, a tied head not beside its embedding.
