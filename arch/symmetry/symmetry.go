@@ -1,5 +1,11 @@
 package symmetry
 
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+)
+
 // Kind says which maps a group allows.
 type Kind string
 
@@ -113,4 +119,14 @@ func (g *Group) Span(r Ref) int {
 		n *= 2
 	}
 	return n
+}
+
+// Hash is a digest of everything in the spec, for telling whether two maps belong to the same one.
+func (s *Spec) Hash() string {
+	data, err := json.Marshal(s) // keys of maps are sorted, the order of groups and refs counts
+	if err != nil {
+		panic(err) // strings and numbers can be written
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
 }
