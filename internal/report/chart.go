@@ -39,7 +39,9 @@ var (
 	first   = tint{color.RGBA{R: 0x33, G: 0x33, B: 0x33, A: 255}, "--first"}
 	faint   = tint{color.RGBA{R: 0x44, G: 0x44, B: 0x44, A: 255}, "--faint"}
 	second  = tint{color.RGBA{R: 0x55, G: 0x55, B: 0x55, A: 255}, "--second"}
-	tints   = []tint{ink, rule, first, faint, second}
+	third   = tint{color.RGBA{R: 0x66, G: 0x66, B: 0x66, A: 255}, "--third"}
+	fourth  = tint{color.RGBA{R: 0x77, G: 0x77, B: 0x77, A: 255}, "--fourth"}
+	tints   = []tint{ink, rule, first, faint, second, third, fourth}
 	palette = strings.NewReplacer(replacements()...)
 )
 
@@ -59,6 +61,13 @@ type line struct {
 	tint   tint
 	width  float64
 	dots   bool // mark each value
+	dashed bool
+	bars   bool // a bar for each value instead of a curve
+}
+
+// curve is a line and nothing else.
+func curve(name string, points []point, t tint, width float64) line {
+	return line{name: name, points: points, tint: t, width: width}
 }
 
 // chart is a figure of the page.
@@ -66,8 +75,20 @@ type chart struct {
 	Title  string
 	Legend []legend
 	SVG    template.HTML
-	Empty  string // said in place of a drawing
-	zero   bool   // the axis begins at 0
+	Empty  string                 // said in place of a drawing
+	zero   bool                   // the axis begins at 0
+	x, y   string                 // labels of the axes; x is "step" if it is empty
+	names  []string               // what stands at 0, 1, 2 ... of the horizontal axis in place of numbers
+	parts  bool                   // the horizontal axis has fractions
+	look   func(tint) color.Color // the colours in which it is drawn; nil: those that the style sheet replaces
+}
+
+// colour is how a tint is drawn.
+func (c *chart) colour(t tint) color.Color {
+	if c.look == nil {
+		return t.drawn
+	}
+	return c.look(t)
 }
 
 // legend is an entry below a chart.
@@ -85,8 +106,16 @@ func (c *chart) draw(lines ...line) error {
 	if _, err := canvas.WriteTo(&b); err != nil {
 		return fmt.Errorf("drawing %s: %w", c.Title, err)
 	}
-	c.SVG = inline(b.String(), c.Title)
+	c.SVG = inline(b.String(), c.Title+" over "+c.over())
 	return nil
+}
+
+// over names the horizontal axis.
+func (c *chart) over() string {
+	if c.x == "" {
+		return "steps"
+	}
+	return c.x
 }
 
 // drawOn draws with a margin for the labels of the outermost ticks.
@@ -98,57 +127,63 @@ func drawOn(p *plot.Plot, canvas vg.CanvasSizer) {
 func (c *chart) plot(lines []line) (*plot.Plot, error) {
 	p := plot.New()
 	p.BackgroundColor = nil
+	ink, rule := c.colour(ink), c.colour(rule)
 	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
-		axis.LineStyle.Color = ink.drawn
+		axis.LineStyle.Color = ink
 		axis.LineStyle.Width = vg.Points(0.8)
-		axis.Label.TextStyle.Color = ink.drawn
+		axis.Label.TextStyle.Color = ink
 		axis.Label.TextStyle.Font = sans(12)
-		axis.Tick.Label.Color = ink.drawn
+		axis.Tick.Label.Color = ink
 		axis.Tick.Label.Font = sans(11)
-		axis.Tick.LineStyle.Color = ink.drawn
+		axis.Tick.LineStyle.Color = ink
 		axis.Tick.Length = vg.Points(4)
 	}
-	p.X.Label.Text = "step"
-	p.X.Tick.Marker = ticks{count: 5, whole: true}
+	if p.X.Label.Text = c.x; c.x == "" {
+		p.X.Label.Text = "step"
+	}
+	p.Y.Label.Text = c.y
+	p.X.Tick.Marker = ticks{count: 5, whole: !c.parts}
+	if c.names != nil {
+		p.X.Tick.Marker = named(c.names)
+	}
 	p.Y.Tick.Marker = ticks{count: 5}
 	p.X.Padding, p.Y.Padding = 0, 0
 	grid := plotter.NewGrid()
 	grid.Vertical.Width = 0
-	grid.Horizontal.Color = rule.drawn
+	grid.Horizontal.Color = rule
 	p.Add(grid)
-	drawn := false
+	drawn, bar, bars := false, 0, 0
+	for _, l := range lines {
+		if l.bars && len(l.points) > 0 {
+			bars++
+		}
+	}
 	for _, l := range lines {
 		if len(l.points) == 0 {
 			continue
 		}
 		drawn = true
-		xys := make(plotter.XYs, 0, len(l.points))
-		for _, q := range thin(l.points, chartPoints) {
-			xys = append(xys, plotter.XY{X: q.x, Y: q.y})
+		if err := c.add(p, l, group{bar, bars}); err != nil {
+			return nil, err
 		}
-		drawing, err := plotter.NewLine(xys)
-		if err != nil {
-			return nil, fmt.Errorf("drawing %s: %w", c.Title, err)
-		}
-		drawing.Color = l.tint.drawn
-		drawing.Width = vg.Points(l.width)
-		p.Add(drawing)
-		if l.dots || len(xys) == 1 {
-			dots, err := plotter.NewScatter(xys)
-			if err != nil {
-				return nil, fmt.Errorf("drawing %s: %w", c.Title, err)
-			}
-			dots.GlyphStyle = draw.GlyphStyle{Color: l.tint.drawn, Radius: vg.Points(2.2), Shape: draw.CircleGlyph{}}
-			p.Add(dots)
+		if l.bars {
+			bar++
 		}
 		if l.name != "" {
-			c.Legend = append(c.Legend, legend{l.name, strings.TrimPrefix(l.tint.variable, "--")})
+			class := strings.TrimPrefix(l.tint.variable, "--")
+			if l.dashed {
+				class += " dashed"
+			}
+			c.Legend = append(c.Legend, legend{l.name, class})
 		}
 	}
 	if !drawn {
 		return nil, nil
 	}
 	c.Empty = ""
+	if c.names != nil {
+		p.X.Min, p.X.Max = -0.5, float64(len(c.names))-0.5
+	}
 	if p.X.Min == p.X.Max {
 		p.X.Min, p.X.Max = p.X.Min-1, p.X.Max+1
 	}
@@ -166,6 +201,50 @@ func (c *chart) plot(lines []line) (*plot.Plot, error) {
 	return p, nil
 }
 
+// group says which of the bars beside each other a line is.
+type group struct{ index, of int }
+
+// add draws one line.
+func (c *chart) add(p *plot.Plot, l line, g group) error {
+	xys := make(plotter.XYs, 0, len(l.points))
+	for _, q := range thin(l.points, chartPoints) {
+		xys = append(xys, plotter.XY{X: q.x, Y: q.y})
+	}
+	colour := c.colour(l.tint)
+	if l.bars {
+		width := 0.8 / float64(g.of)
+		for _, q := range xys {
+			left := q.X - 0.4 + width*float64(g.index)
+			bar, err := plotter.NewPolygon(plotter.XYs{{X: left, Y: 0}, {X: left, Y: q.Y}, {X: left + width*0.92, Y: q.Y}, {X: left + width*0.92, Y: 0}})
+			if err != nil {
+				return fmt.Errorf("drawing %s: %w", c.Title, err)
+			}
+			bar.Color, bar.Width = colour, 0
+			p.Add(bar)
+		}
+		return nil
+	}
+	drawing, err := plotter.NewLine(xys)
+	if err != nil {
+		return fmt.Errorf("drawing %s: %w", c.Title, err)
+	}
+	drawing.Color = colour
+	drawing.Width = vg.Points(l.width)
+	if l.dashed {
+		drawing.Dashes = []vg.Length{vg.Points(5), vg.Points(3)}
+	}
+	p.Add(drawing)
+	if l.dots || len(xys) == 1 {
+		dots, err := plotter.NewScatter(xys)
+		if err != nil {
+			return fmt.Errorf("drawing %s: %w", c.Title, err)
+		}
+		dots.GlyphStyle = draw.GlyphStyle{Color: colour, Radius: vg.Points(2.2), Shape: draw.CircleGlyph{}}
+		p.Add(dots)
+	}
+	return nil
+}
+
 func sans(size float64) font.Font {
 	return font.Font{Typeface: "Liberation", Variant: "Sans", Size: vg.Points(size)}
 }
@@ -174,7 +253,7 @@ func sans(size float64) font.Font {
 func inline(svg, title string) template.HTML {
 	begin := strings.Index(svg, "<svg")
 	end := begin + strings.IndexByte(svg[begin:], '>') + 1
-	head := fmt.Sprintf(`<svg role="img" aria-label="%s over steps" viewBox="0 0 %g %g" xmlns="http://www.w3.org/2000/svg">`,
+	head := fmt.Sprintf(`<svg role="img" aria-label="%s" viewBox="0 0 %g %g" xmlns="http://www.w3.org/2000/svg">`,
 		html.EscapeString(title), chartWidth.Points(), chartHeight.Points())
 	// The library's own text is escaped by it; nothing of a run's names gets in but as text.
 	return template.HTML(head + palette.Replace(svg[end:])) //nolint:gosec // drawn here
@@ -205,6 +284,26 @@ func (t ticks) Ticks(low, high float64) []plot.Tick {
 	var list []plot.Tick
 	for i := math.Ceil(low/step - 1e-9); i*step <= high+step*1e-9 && len(list) <= 4*t.count; i++ {
 		list = append(list, plot.Tick{Value: i * step, Label: label(i*step, step)})
+	}
+	return list
+}
+
+// named puts names at 0, 1, 2 ...; if they are many, only some of them are written.
+type named []string
+
+// Ticks lists the places with their names.
+func (n named) Ticks(_, _ float64) []plot.Tick {
+	longest := 1
+	for _, s := range n {
+		longest = max(longest, len([]rune(s)))
+	}
+	every := max(1, (len(n)*(longest+2)+55)/56) // about as many characters have room
+	var list []plot.Tick
+	for i, s := range n {
+		if i%every != 0 {
+			s = ""
+		}
+		list = append(list, plot.Tick{Value: float64(i), Label: s})
 	}
 	return list
 }

@@ -24,10 +24,13 @@ type Run struct {
 // Pair is a line of a table.
 type Pair struct{ Name, Value string }
 
+//go:embed style.html
+var styleText string
+
 //go:embed page.html
 var pageText string
 
-var page = template.Must(template.New("page").Parse(pageText))
+var page = template.Must(template.Must(template.New("style").Parse(styleText)).New("page").Parse(pageText))
 
 // evalRows bounds the table of evaluations.
 const evalRows = 200
@@ -53,25 +56,25 @@ func Training(w io.Writer, run Run) error {
 // trainingCharts draws the curves.
 func trainingCharts(rows []Row) ([]*chart, error) {
 	loss := series(rows, "loss")
-	train := []line{{"training", loss, first, 1.4, false}}
+	train := []line{curve("training", loss, first, 1.4)}
 	if len(loss) >= 40 { // a long run is noise with a line in it
-		train = []line{{"training, each step", loss, faint, 0.7, false}, {"running mean", smooth(loss), first, 1.5, false}}
+		train = []line{curve("training, each step", loss, faint, 0.7), curve("running mean", smooth(loss), first, 1.5)}
 	}
 	norm := series(rows, "grad_norm")
-	norms := []line{{"before clipping", norm, first, 1.2, false}}
+	norms := []line{curve("before clipping", norm, first, 1.2)}
 	if len(norm) >= 40 {
-		norms = []line{{"before clipping, each step", norm, faint, 0.7, false}, {"running mean", smooth(norm), first, 1.5, false}}
+		norms = []line{curve("before clipping, each step", norm, faint, 0.7), curve("running mean", smooth(norm), first, 1.5)}
 	}
 	list := []struct {
 		title string
 		zero  bool
 		lines []line
 	}{
-		{"Loss", false, append(train, line{"validation", series(rows, "eval_loss"), second, 1.4, true})},
-		{"Learning rate", true, []line{{"", series(rows, "lr"), first, 1.5, false}}},
+		{"Loss", false, append(train, line{name: "validation", points: series(rows, "eval_loss"), tint: second, width: 1.4, dots: true})},
+		{"Learning rate", true, []line{curve("", series(rows, "lr"), first, 1.5)}},
 		{"Gradient norm", true, norms},
-		{"Tokens per second", true, []line{{"all tokens", series(rows, "tok_per_s"), first, 1.2, false},
-			{"trained tokens", series(rows, "trained_tok_per_s"), second, 1.2, false}}},
+		{"Tokens per second", true, []line{curve("all tokens", series(rows, "tok_per_s"), first, 1.2),
+			curve("trained tokens", series(rows, "trained_tok_per_s"), second, 1.2)}},
 	}
 	var charts []*chart
 	for _, l := range list {

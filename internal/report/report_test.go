@@ -39,6 +39,47 @@ func render(t testing.TB, run Run) string {
 	return b.String()
 }
 
+// checkAlone looks at what a page asks for, and at its drawings.
+func checkAlone(t *testing.T, text string, drawings int) {
+	t.Helper()
+	if n := strings.Count(text, "<svg"); n != drawings {
+		t.Errorf("%d drawings, want %d", n, drawings)
+	}
+	if bad := regexp.MustCompile(`(?i)<script|<link|<img|<iframe|@import|url\(|\bon\w+=|src=`).FindString(text); bad != "" {
+		t.Errorf("the page is not alone: %s", bad)
+	}
+	if rest := strings.ReplaceAll(text, `xmlns="http://www.w3.org/2000/svg"`, ""); strings.Contains(rest, "http") {
+		t.Error("the page refers to something elsewhere")
+	}
+	for _, svg := range regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(text, -1) {
+		checkXML(t, svg)
+		if left := regexp.MustCompile(`#[0-9A-Fa-f]{6}`).FindString(svg); left != "" {
+			t.Errorf("a drawing has the colour %s, which does not follow the ground", left)
+		}
+	}
+	for _, v := range regexp.MustCompile(`var\((--\w+)\)`).FindAllStringSubmatch(text, -1) {
+		if strings.Count(text, v[1]+":") < 2 && v[1] != "--mark" {
+			t.Fatalf("%s lacks a value for light or dark ground", v[1])
+		}
+	}
+}
+
+// checkXML wants a drawing that can be read and whose places are numbers.
+func checkXML(t *testing.T, svg string) {
+	t.Helper()
+	d := xml.NewDecoder(strings.NewReader(svg))
+	for {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatalf("a drawing is no XML: %s", err)
+		}
+	}
+	if strings.Contains(svg, "NaN") || strings.Contains(svg, "Inf") {
+		t.Error("a drawing has a place that is no number")
+	}
+}
+
 // TestTraining looks at a page as a reader's program does: what it asks for, whether its drawings are whole, what they and the tables say.
 func TestTraining(t *testing.T) {
 	rows, err := readMetrics("metrics.jsonl", bytes.NewReader(example(200)))
@@ -56,36 +97,7 @@ func TestTraining(t *testing.T) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
-	if n := strings.Count(text, "<svg"); n != 4 {
-		t.Errorf("%d drawings, want 4", n)
-	}
-	if bad := regexp.MustCompile(`(?i)<script|<link|<img|<iframe|@import|url\(|\bon\w+=|src=`).FindString(text); bad != "" {
-		t.Errorf("the page is not alone: %s", bad)
-	}
-	if rest := strings.ReplaceAll(text, `xmlns="http://www.w3.org/2000/svg"`, ""); strings.Contains(rest, "http") {
-		t.Error("the page refers to something elsewhere")
-	}
-	for _, svg := range regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(text, -1) {
-		d := xml.NewDecoder(strings.NewReader(svg))
-		for {
-			if _, err := d.Token(); errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				t.Fatalf("a drawing is no XML: %s", err)
-			}
-		}
-		if left := regexp.MustCompile(`#[0-9A-Fa-f]{6}`).FindString(svg); left != "" {
-			t.Errorf("a drawing has the colour %s, which does not follow the ground", left)
-		}
-		if strings.Contains(svg, "NaN") || strings.Contains(svg, "Inf") {
-			t.Error("a drawing has a place that is no number")
-		}
-	}
-	for _, v := range regexp.MustCompile(`var\((--\w+)\)`).FindAllStringSubmatch(text, -1) {
-		if strings.Count(text, v[1]+":") < 2 && v[1] != "--mark" {
-			t.Fatalf("%s lacks a value for light or dark ground", v[1])
-		}
-	}
+	checkAlone(t, text, 4)
 	if again := render(t, Run{Name: "legal <b>letters</b>", Rows: rows, Summary: []Pair{{"Machine", "2 cores & 8 GB"}}, Settings: []Pair{{"optim.lr", "2.0e-4"}, {"lora.r", "16"}}}); again != text {
 		t.Error("the same run gives another page")
 	}
