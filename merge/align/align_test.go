@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/mergekit/mergekit/arch/symmetry"
@@ -26,10 +27,9 @@ func transformer(layers int, tied bool) *symmetry.Spec {
 	s := &symmetry.Spec{Name: "test"}
 	res := symmetry.Group{ID: "res", Kind: symmetry.Orthogonal, Kinds: []symmetry.Kind{symmetry.Perm, symmetry.SignedPerm, symmetry.Orthogonal}, Size: width}
 	res.Refs = append(res.Refs, at("embed", 1, 0, 1, 1, symmetry.Write), at("norm", 0, 0, 1, 1, symmetry.Gain))
+	res.Refs = append(res.Refs, at("head", 1, 0, 1, 1, symmetry.Read))
 	if tied {
 		s.Untie = map[string]string{"head": "embed"}
-	} else {
-		res.Refs = append(res.Refs, at("head", 1, 0, 1, 1, symmetry.Read))
 	}
 	s.Norms = append(s.Norms, symmetry.Norm{Group: "res", Gain: "norm", Readers: []string{"head"}})
 	var groups []symmetry.Group
@@ -72,6 +72,14 @@ func weightsOf(layers int, tied bool, seed uint64) map[string]model.Tensor {
 		}
 		x := make([]float32, n)
 		linalg.Normal(x, seed, name)
+		if strings.Contains(name, "norm") { // effective gains from 0.6 to 1.6 (the last norm has no offset)
+			linalg.Uniform(x, seed, name)
+			for i := range x {
+				if x[i] -= 0.4; name == "norm" {
+					x[i]++
+				}
+			}
+		}
 		w[name] = model.Tensor{Shape: shape, Data: x}
 	}
 	put("embed", vocab, width)

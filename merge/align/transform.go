@@ -57,24 +57,6 @@ func (m *Map) Prepare(own OwnGains) (*Prepared, error) {
 			}
 		}
 	}
-	// A shared tensor has the refs of the embedding; the head that leaves it reads the stream where the embedding writes it.
-	for to, from := range p.untied {
-		if len(p.refs[to]) > 0 {
-			continue
-		}
-		for _, at := range p.refs[from] {
-			at.ref.Tensor = to
-			if at.ref.Role == symmetry.Write {
-				at.ref.Role = symmetry.Read
-			}
-			p.refs[to] = append(p.refs[to], at)
-			if e := m.Elements[at.group.ID]; e.Matrix != nil {
-				if _, err := p.c.matrix(at.group, at.ref, e); err != nil {
-					return nil, err
-				}
-			}
-		}
-	}
 	return p, nil
 }
 
@@ -137,9 +119,6 @@ func (p *Prepared) act(t *Transform, tensor string, at place) error {
 		return p.replace(t, tensor, g)
 	}
 	n, ok := normOf(p.m.Spec, g.ID, tensor)
-	if !ok && p.untied[tensor] != "" {
-		n, ok = normOf(p.m.Spec, g.ID, p.untied[tensor])
-	}
 	if !ok || r.Role != symmetry.Read {
 		return p.c.act(a, g, r, e)
 	}
