@@ -211,7 +211,7 @@ func (e Element) inverse(g *symmetry.Group) (Element, error) {
 
 // Compose returns the map that does first and then second, both of one spec.
 func Compose(second, first *Map) (*Map, error) {
-	if a, b := specHash(second.Spec), specHash(first.Spec); second.Spec != first.Spec && a != b {
+	if second.Spec != first.Spec && second.Spec.Hash() != first.Spec.Hash() {
 		return nil, &Error{Msg: "two maps of different specs cannot follow one another"}
 	}
 	for _, m := range []*Map{first, second} {

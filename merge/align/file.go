@@ -1,9 +1,7 @@
 package align
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -40,16 +38,6 @@ const (
 	endFrom   = ".from"
 	endTo     = ".to"
 )
-
-// specHash tells specs apart.
-func specHash(s *symmetry.Spec) string {
-	text, err := json.Marshal(s)
-	if err != nil { // strings and numbers always can be written
-		panic(err)
-	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:])
-}
 
 // Save writes the map as a file, which appears whole or not at all and takes the place of one that is there.
 func (m *Map) Save(path string) error {
@@ -101,7 +89,7 @@ func (m *Map) Save(path string) error {
 			put(gainPrefix+name+endTo, tensors.F64, doubles(g.To), len(g.To))
 		}
 	}
-	meta := map[string]string{formatKey: formatValue, hashKey: specHash(m.Spec), seedKey: strconv.FormatUint(m.Seed, 10)}
+	meta := map[string]string{formatKey: formatValue, hashKey: m.Spec.Hash(), seedKey: strconv.FormatUint(m.Seed, 10)}
 	for key, v := range map[string]any{specKey: m.Spec, kindsKey: kinds, noteKey: m.Note} {
 		text, err := json.Marshal(v)
 		if err != nil {
@@ -167,7 +155,7 @@ func load(c *tensors.Checkpoint) (*Map, error) {
 	if err := spec.Validate(nil); err != nil {
 		return nil, &Error{Msg: "its spec is not valid: " + err.Error(), Err: err, Hint: "the file is damaged"}
 	}
-	if have := specHash(&spec); have != meta[hashKey] {
+	if have := spec.Hash(); have != meta[hashKey] {
 		return nil, &Error{Msg: fmt.Sprintf("its spec has the hash %s, but the header says %s", have, show(meta[hashKey])), Hint: "the file is damaged"}
 	}
 	if _, err := newTree(&spec); err != nil {
