@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/model"
 )
 
@@ -130,21 +131,37 @@ func TestDirichlet(t *testing.T) {
 	}
 }
 
-func TestMix(t *testing.T) {
+func TestSum(t *testing.T) {
 	nan := float32(math.NaN())
-	a, b := []float32{1, 16777216, -3}, []float32{2, 1, 5}
-	dst := make([]float32, 3)
-	Mix(dst, []float64{0.5, 0.5}, [][]float32{a, b})
-	if !slices.Equal(dst, []float32{1.5, 8388608.5, 1}) {
-		t.Error(dst)
+	one := func(name string, x ...float32) Model {
+		return Model{name, align.OfTensors(map[string]model.Tensor{"w": {Shape: []int{len(x)}, Data: x}})}
 	}
-	Mix(dst, []float64{0, 1}, [][]float32{{nan, nan, nan}, b})
-	if !slices.Equal(dst, b) {
-		t.Error(dst)
+	read := func(weights []float64, models ...Model) []float32 {
+		x, err := Sum(models, weights).Read("w")
+		if err != nil {
+			t.Error(err)
+		}
+		return x
 	}
-	Mix(dst, []float64{0.25, 0, 0.75}, [][]float32{a, {nan, nan, nan}, a})
-	if !slices.Equal(dst, a) {
-		t.Error(dst)
+	a, b, bad := one("a", 1, 16777216, -3), one("b", 2, 1, 5), one("bad", nan, nan, nan)
+	if x := read([]float64{0.5, 0.5}, a, b); !slices.Equal(x, []float32{1.5, 8388608.5, 1}) {
+		t.Error(x)
+	}
+	if x := read([]float64{0, 1}, bad, b); !slices.Equal(x, []float32{2, 1, 5}) {
+		t.Error(x)
+	}
+	if x := read([]float64{0.25, 0, 0.75}, a, bad, a); !slices.Equal(x, []float32{1, 16777216, -3}) {
+		t.Error(x)
+	}
+	var input *model.InputError
+	_, err := Sum([]Model{a, one("short", 1, 2)}, []float64{0.5, 0.5}).Read("w")
+	if !errors.As(err, &input) || err.Error() != "w has shape [3] in a and [2] in short; only models of one architecture and one size have points between them" {
+		t.Error(err)
+	}
+	var missing *model.MissingError
+	_, err = Sum([]Model{a, {"empty", align.OfTensors(nil)}}, []float64{0.5, 0.5}).Read("w")
+	if !errors.As(err, &missing) || missing.Checkpoint != "empty" {
+		t.Error(err)
 	}
 }
 

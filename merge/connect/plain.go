@@ -3,7 +3,6 @@ package connect
 import (
 	"context"
 	"math"
-	"slices"
 
 	"github.com/gomlx/compute"
 
@@ -18,24 +17,14 @@ type Examples struct {
 	*samples.Set
 }
 
-// Plain measures points of networks without attention. All models are in memory, one network is on the device, and it is compiled
-// once.
+// Plain measures points of networks without attention. All models are in memory; one network is on the device and is compiled once.
 type Plain struct {
-	// Repair changes a point before it is measured, such as by finding the statistics of its batch norms anew. It is not asked for the
-	// models themselves. It may be nil.
-	Repair func(ctx context.Context, m *model.PlainModel, weights []float64) error
+	Repair Repair // may be nil
 
 	d      *model.PlainDescription
 	m      *model.PlainModel
 	sets   []Examples
-	weight [][]float32 // of each model, as the network packs them
-	stats  [][]float32
-}
-
-// Model is a model with the name that messages give it.
-type Model struct {
-	Name    string
-	Weights align.Weights
+	models []Model
 }
 
 // NewPlain reads the models. d describes them all.
@@ -43,39 +32,22 @@ func NewPlain(d *model.PlainDescription, models []Model, sets []Examples, b comp
 	p := &Plain{d: d, sets: sets}
 	for i, m := range models {
 		values := map[string]model.Tensor{}
-		pack := func(list []model.TensorSpec) ([]float32, error) {
-			packed := model.Pack(list)
-			flat := make([]float32, packed.Size)
-			for _, s := range packed.Segments {
-				info, ok := m.Weights.Lookup(s.Name)
+		for _, list := range [][]model.TensorSpec{d.Tensors(), d.Statistics()} {
+			for _, s := range list {
+				info, ok := m.Lookup(s.Name)
 				if !ok {
 					return nil, &model.MissingError{Checkpoint: m.Name, Tensor: s.Name, Shape: s.Shape}
 				}
-				if !slices.Equal(info.Shape, s.Shape) {
-					if i > 0 {
-						return nil, different(s.Name, models[0].Name, m.Name, s.Shape, info.Shape)
-					}
-					return nil, &model.ShapeError{Checkpoint: m.Name, Tensor: s.Name, Have: info.Shape, Want: s.Shape}
-				}
-				data, err := m.Weights.Read(s.Name)
+				x, err := m.Read(s.Name)
 				if err != nil {
 					return nil, err
 				}
-				copy(flat[s.Offset:], data)
-				values[s.Name] = model.Tensor{Shape: s.Shape, Data: data}
+				values[s.Name] = model.Tensor{Shape: info.Shape, Data: x}
 			}
-			return flat, nil
 		}
-		w, err := pack(d.Tensors())
-		if err != nil {
-			return nil, err
-		}
-		s, err := pack(d.Statistics())
-		if err != nil {
-			return nil, err
-		}
-		p.weight, p.stats = append(p.weight, w), append(p.stats, s)
+		p.models = append(p.models, Model{m.Name, align.OfTensors(values)})
 		if i == 0 {
+			var err error
 			if p.m, err = model.NewPlain(d, values, b, 0); err != nil {
 				return nil, err
 			}
@@ -98,11 +70,23 @@ func (p *Plain) Sets() []string {
 
 // Measure scores a point.
 func (p *Plain) Measure(ctx context.Context, weights []float64) ([]Score, error) {
-	if err := p.set(weights); err != nil {
+	w, err := point(p.models, weights, p.Repair)
+	if err != nil {
 		return nil, err
 	}
-	if _, ok := alone(weights); !ok && p.Repair != nil {
-		if err := p.Repair(ctx, p.m, weights); err != nil {
+	for _, v := range []*model.Vector{p.m.Weights, p.m.Statistics} {
+		if v == nil {
+			continue
+		}
+		flat := make([]float32, v.Packed.Size)
+		for _, s := range v.Packed.Segments {
+			x, err := w.Read(s.Name)
+			if err != nil {
+				return nil, err
+			}
+			copy(flat[s.Offset:], x)
+		}
+		if err := p.m.SetVector(v, flat); err != nil {
 			return nil, err
 		}
 	}
@@ -122,22 +106,4 @@ func (p *Plain) Measure(ctx context.Context, weights []float64) ([]Score, error)
 		out = append(out, score)
 	}
 	return out, nil
-}
-
-// set puts the sum of the models onto the device.
-func (p *Plain) set(weights []float64) error {
-	for _, part := range []struct {
-		v    *model.Vector
-		from [][]float32
-	}{{p.m.Weights, p.weight}, {p.m.Statistics, p.stats}} {
-		if part.v == nil {
-			continue
-		}
-		sum := make([]float32, part.v.Packed.Size)
-		Mix(sum, weights, part.from)
-		if err := p.m.SetVector(part.v, sum); err != nil {
-			return err
-		}
-	}
-	return nil
 }

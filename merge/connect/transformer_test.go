@@ -11,6 +11,7 @@ import (
 	"github.com/mergekit/mergekit/finetune/data"
 	"github.com/mergekit/mergekit/finetune/evaluate"
 	"github.com/mergekit/mergekit/internal/backend"
+	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -31,18 +32,8 @@ func textRows(n int) *data.Set {
 	return s
 }
 
-func named(name string, values map[string]model.Tensor) Named {
-	return Named{name, func(t string) ([]float32, []int, error) {
-		v, ok := values[t]
-		if !ok {
-			return nil, nil, fmt.Errorf("%s has no %s", name, t)
-		}
-		return append([]float32{}, v.Data...), v.Shape, nil
-	}}
-}
-
-// TestDecoder compares the points between two decoders with checkpoints whose tensors were averaged beforehand.
-func TestDecoder(t *testing.T) {
+// TestTransformer compares the points between two decoders with checkpoints whose tensors were averaged beforehand.
+func TestTransformer(t *testing.T) {
 	ctx := context.Background()
 	b, _, err := backend.OpenModel("go")
 	if err != nil {
@@ -72,7 +63,8 @@ func TestDecoder(t *testing.T) {
 	}
 	defer m.Close()
 	set := textRows(12)
-	dec := &Decoder{M: m, Models: []Named{named("base", values[0]), named("ft1", values[1])}, Rows: []Rows{{"test", set}}, Batch: 5}
+	dec := &Transformer{M: m, Models: []Model{{"base", ByClass(d, align.OfTensors(values[0]))}, {"ft1", ByClass(d, align.OfTensors(values[1]))}},
+		Rows: []Rows{{Name: "test", Text: set}}, Batch: 5}
 	r, err := Run(ctx, dec, 2, Options{Points: 5})
 	if err != nil {
 		t.Fatal(err)
@@ -111,9 +103,9 @@ func TestDecoder(t *testing.T) {
 
 	// A repair sees the points, not the models.
 	var repaired []float64
-	dec.Repair = func(_ context.Context, _ *model.Model, w []float64) error {
+	dec.Repair = func(merged align.Weights, w []float64) (align.Weights, error) {
 		repaired = append(repaired, w[1])
-		return nil
+		return merged, nil
 	}
 	if _, err := Run(ctx, dec, 2, Options{Points: 5}); err != nil {
 		t.Fatal(err)
@@ -128,7 +120,7 @@ func TestDecoder(t *testing.T) {
 	}
 	norm := small["model.norm.weight"]
 	small["model.norm.weight"] = model.Tensor{Shape: []int{2}, Data: norm.Data[:2]}
-	dec.Models[1] = named("ft1", small)
+	dec.Models[1] = Model{"ft1", ByClass(d, align.OfTensors(small))}
 	_, err = dec.Measure(ctx, []float64{0.5, 0.5})
 	var input *model.InputError
 	if !errors.As(err, &input) || !strings.Contains(err.Error(), "model.norm.weight has shape") {
