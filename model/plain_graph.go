@@ -16,7 +16,7 @@ type plainGraph struct {
 	seen map[string]*Node
 	// fresh leaves the running statistics out of what is seen: it is that of the batch alone.
 	fresh bool
-	// tap is told input and output of every linear map and convolution; nil: nobody listens.
+	// tap is told input and output of every linear map, convolution and batch norm; nil: nobody listens.
 	tap func(l *PlainLayer, x, y *Node)
 }
 
@@ -54,7 +54,11 @@ func (g *plainGraph) layer(l *PlainLayer, x *Node) *Node {
 			g.tap(l, in, x)
 		}
 	case "batch_norm":
-		return g.batchNorm(l, x, weight, bias)
+		y := g.batchNorm(l, x, weight, bias)
+		if g.tap != nil {
+			g.tap(l, x, y)
+		}
+		return y
 	case "layer_norm":
 		axes := make([]int, len(l.In))
 		for i := range axes {

@@ -22,7 +22,7 @@ func (d *PlainDescription) Modules() (list []*PlainLayer) {
 // Taps computes n examples and shows what the linear maps and convolutions that want chooses read and gave, in the order of
 // computation. Modules are named as their tensors are, without ".weight". Batch norms use their running statistics.
 func (m *PlainModel) Taps(x []float32, n int, want func(module string) bool, visit Tap) error {
-	return m.taps(x, n, both(want), func(l *PlainLayer, in, out []float32, n int) error {
+	return m.taps(m.D.Modules(), x, n, both(want), func(l *PlainLayer, in, out []float32, n int) error {
 		rows, width := n, l.In[0]
 		if l.Type == "conv2d" {
 			in, width = l.Patches(in, n)
@@ -40,7 +40,7 @@ func (m *PlainModel) Features(x []float32, n int, want func(module string) bool,
 		}
 		return 0
 	}
-	return m.taps(x, n, sides, func(l *PlainLayer, in, _ []float32, n int) error {
+	return m.taps(m.D.Modules(), x, n, sides, func(l *PlainLayer, in, _ []float32, n int) error {
 		rows := n
 		if l.Type == "conv2d" {
 			in, rows = positions(in, n, l.In)
@@ -57,7 +57,7 @@ func (m *PlainModel) Outputs(x []float32, n int, want func(module string) bool, 
 		}
 		return 0
 	}
-	return m.taps(x, n, sides, func(l *PlainLayer, _, out []float32, n int) error {
+	return m.taps(m.D.Modules(), x, n, sides, func(l *PlainLayer, _, out []float32, n int) error {
 		rows := n
 		if l.Type == "conv2d" {
 			out, rows = positions(out, n, l.Out)
@@ -66,11 +66,35 @@ func (m *PlainModel) Outputs(x []float32, n int, want func(module string) bool, 
 	})
 }
 
-// taps brings inputs and outputs to the host as the graph has them: [n, features] or [n, C, height, width].
-func (m *PlainModel) taps(x []float32, n int, want func(module string) Sides, visit func(l *PlainLayer, in, out []float32, n int) error) error {
+// NormInputs shows what the batch norms that want chooses read: [rows, channels], a row for every example, or every position of an
+// image.
+func (m *PlainModel) NormInputs(x []float32, n int, want func(name string) bool, visit Feature) error {
+	var norms []*PlainLayer
+	walk(m.D.Layers, func(l *PlainLayer) {
+		if l.Type == "batch_norm" {
+			norms = append(norms, l)
+		}
+	})
+	sides := func(name string) Sides {
+		if want(name) {
+			return TapIn
+		}
+		return 0
+	}
+	return m.taps(norms, x, n, sides, func(l *PlainLayer, in, _ []float32, n int) error {
+		rows := n
+		if len(l.In) == 3 {
+			in, rows = positions(in, n, l.In)
+		}
+		return visit(l.Name, in, rows, l.In[0])
+	})
+}
+
+// taps brings inputs and outputs of layers to the host as the graph has them: [n, features] or [n, C, height, width].
+func (m *PlainModel) taps(all []*PlainLayer, x []float32, n int, want func(module string) Sides, visit func(l *PlainLayer, in, out []float32, n int) error) error {
 	var list []*PlainLayer
 	role := "taps"
-	for _, l := range m.D.Modules() {
+	for _, l := range all {
 		if s := want(l.Name); s != 0 {
 			list = append(list, l)
 			role += fmt.Sprintf(" %q:%d", l.Name, s)
