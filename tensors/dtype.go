@@ -84,6 +84,14 @@ func (d DType) BitSize() int {
 // IsFloat reports whether Convert reads and writes the dtype's values: F64, F32, F16, BF16, F8E4M3 and F8E5M2.
 func (d DType) IsFloat() bool { return d >= F64 && d <= F8E5M2 }
 
+// TorchName returns the spelling of a float dtype in config.json ("bfloat16"), "" for other dtypes.
+func (d DType) TorchName() string {
+	if !d.IsFloat() {
+		return ""
+	}
+	return [...]string{F64: "float64", F32: "float32", F16: "float16", BF16: "bfloat16", F8E4M3: "float8_e4m3fn", F8E5M2: "float8_e5m2"}[d]
+}
+
 // Info names a tensor and says what it holds. A shape without dimensions is a scalar.
 type Info struct {
 	Name  string

@@ -288,7 +288,7 @@ func (f *fusion) configure() error {
 	}
 	if f.o.DType != nil {
 		for _, key := range f.config.DTypeKeys() {
-			f.set[key] = torchNames[*f.o.DType]
+			f.set[key] = f.o.DType.TorchName()
 		}
 	}
 	input, output := -1, -1 // rows of the embedding and the head
@@ -307,12 +307,6 @@ func (f *fusion) configure() error {
 		}
 	}
 	return f.vocabulary(input, output)
-}
-
-// torchNames are the spellings of dtypes in config.json.
-var torchNames = map[tensors.DType]string{
-	tensors.F64: "float64", tensors.F32: "float32", tensors.F16: "float16", tensors.BF16: "bfloat16",
-	tensors.F8E4M3: "float8_e4m3fn", tensors.F8E5M2: "float8_e5m2",
 }
 
 // labels names the classes where the configuration has names for another number of them.

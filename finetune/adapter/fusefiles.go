@@ -44,9 +44,9 @@ func (s *sideFiles) write(w *tensors.Writer) error {
 // sideKinds are the ends of the names of files that belong to a model beside its weights.
 var sideKinds = []string{".json", ".jinja", ".txt", ".model", ".py", ".tiktoken", ".vocab"}
 
-// belongs tells whether a file of the base goes with the fused model. A folder that still held an adapter's files would be
+// SideFile tells whether a file beside the weights goes with the model when those are written anew, by its name. A folder that still held an adapter's files would be
 // loaded as that adapter.
-func belongs(name string) bool {
+func SideFile(name string) bool {
 	switch {
 	case strings.HasPrefix(name, "."), strings.HasPrefix(name, "adapter_"), strings.HasSuffix(name, ".index.json"),
 		name == arch.ConfigName, name == "trainer_state.json":
@@ -66,7 +66,7 @@ func (f *fusion) findFiles() error {
 	}
 	own := func(name string) bool { return Tokenizer(f.adapter.Dir, name) }
 	for _, e := range entries {
-		if name := e.Name(); belongs(name) && isFile(filepath.Join(f.baseDir, name)) && !own(name) {
+		if name := e.Name(); SideFile(name) && isFile(filepath.Join(f.baseDir, name)) && !own(name) {
 			f.files.copies[name] = filepath.Join(f.baseDir, name)
 		}
 	}

@@ -37,7 +37,7 @@ func (m *model) writeConfig(files map[string][]byte, dtype tensors.DType) error 
 	}
 	_, untied := m.f.Tensor("output.weight")
 	config := map[string]any{
-		"architectures": []string{m.family.class}, "model_type": m.family.modelType, "torch_dtype": torchNames[dtype],
+		"architectures": []string{m.family.class}, "model_type": m.family.modelType, "torch_dtype": dtype.TorchName(),
 		"hidden_size": m.hidden, "intermediate_size": inner, "num_hidden_layers": m.layers,
 		"num_attention_heads": m.heads, "num_key_value_heads": m.kvHeads, "head_dim": m.headSize,
 		"hidden_act": "silu", "max_position_embeddings": length, "vocab_size": m.vocab,

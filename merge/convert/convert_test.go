@@ -102,7 +102,7 @@ func TestSafetensors(t *testing.T) {
 				t.Errorf("half is %s %v", v.DType, v.Shape)
 			}
 			config := read(t, out, "config.json")
-			if !strings.Contains(config, `"torch_dtype": "`+torchNames[d]+`"`) || !strings.Contains(config, `"rope": Infinity`) {
+			if !strings.Contains(config, `"torch_dtype": "`+d.TorchName()+`"`) || !strings.Contains(config, `"rope": Infinity`) {
 				t.Error(config)
 			}
 			if read(t, out, "LICENSE") != "free" || read(t, out, "tokenizer.json") != "{}" {

@@ -166,19 +166,13 @@ func (x *output) beside(dir string, dtype *tensors.DType) (warnings []string, er
 	return warnings, nil
 }
 
-// torchNames are the spellings of dtypes in config.json.
-var torchNames = map[tensors.DType]string{
-	tensors.F64: "float64", tensors.F32: "float32", tensors.F16: "float16", tensors.BF16: "bfloat16",
-	tensors.F8E4M3: "float8_e4m3fn", tensors.F8E5M2: "float8_e5m2",
-}
-
 // dtypeSetting is either spelling of the setting, old and new, also in the configurations of a model's parts.
 var dtypeSetting = regexp.MustCompile(`"(torch_dtype|dtype)"(\s*:\s*)(?:"[^"]*"|null)`)
 
 // patchDType sets the dtype in the text of a configuration. The text stays as it is otherwise: Python writes numbers that
 // are not JSON (Infinity), and people want to compare.
 func patchDType(text []byte, dtype tensors.DType) []byte {
-	name := torchNames[dtype]
+	name := dtype.TorchName()
 	if dtypeSetting.Match(text) {
 		return dtypeSetting.ReplaceAll(text, []byte(`"$1"$2"`+name+`"`))
 	}
