@@ -37,10 +37,11 @@ type card struct {
 	Tensors               int
 	Elements              int64
 	Config                []string
+	Aligned               []AlignReport
 	Warnings              []string
 }
 
-var cardTemplate = template.Must(template.New("card").Parse(`---
+var cardTemplate = template.Must(template.New("card").Funcs(template.FuncMap{"percent": func(x float64) float64 { return 100 * x }}).Parse(`---
 {{- if .HubIDs}}
 base_model:
 {{- range .HubIDs}}
@@ -71,7 +72,24 @@ A merge of {{len .Models}} checkpoint{{if ne (len .Models) 1}}s{{end}}, made wit
   * ` + "`{{.Name}}`, {{.Size}} bytes, {{.Kind}} `{{.Hash}}`" + `
 {{- end}}
 {{- end}}
-{{if .Warnings}}
+{{if .Aligned}}
+## Alignment
+{{range .Aligned}}
+* {{.Model}}{{if .Skipped}} was not aligned: {{.Skipped}}{{else}} in the coordinates of {{.Reference}}, by {{if eq .Method "map"}}the saved alignment {{.File}}{{else}}{{.Method}} matching, seed {{.Seed}}{{end}}{{end}}
+{{- with .Matched}}
+  * agreement (inner product over norms) {{printf "%.4f" .Before}} before, {{printf "%.4f" .After}} after; distance {{printf "%.4g" .L2Before}} before, {{printf "%.4g" .L2After}} after (ratio {{printf "%.3f" .Ratio}})
+  * {{printf "%.1f" (percent .Moved)}} % of the units moved; {{.Rounds}} rounds, {{.Certificates}} assignments proved optimal
+{{- end}}
+  * symmetry spec {{.Spec}}, hash ` + "`{{.SpecHash}}`" + `{{if .Exact}}; values were only moved and their signs flipped{{end}}{{if .Turned}}; the stream was turned and gains were folded{{end}}
+{{- if .Ancestry}}
+  * ancestry: {{.Ancestry}}
+{{- end}}
+{{- if .SavedAs}}
+  * map: ` + "`{{.SavedAs}}`" + `
+{{- end}}
+{{- end}}
+{{end}}
+{{- if .Warnings}}
 ## Notes from the merge
 {{range .Warnings}}
 * {{.}}
@@ -85,9 +103,12 @@ A merge of {{len .Models}} checkpoint{{if ne (len .Models) 1}}s{{end}}, made wit
 `))
 
 // modelCard renders README.md. It holds nothing that changes from run to run: the same merge writes the same card.
-func modelCard(p *plan.Plan, out string, _ []string, version string) ([]byte, error) {
+func modelCard(p *plan.Plan, maps *aligned, out, version string) ([]byte, error) {
 	c := card{Title: cardTitle(out), Version: version, Method: p.Method.Title, URL: p.Method.Paper.URL, Citation: p.Method.Paper.Text,
 		Recipe: strings.TrimRight(string(p.Recipe.Text), "\n"), Tensors: len(p.Outputs()), Elements: p.Elements(), Warnings: p.Warnings}
+	if maps != nil {
+		c.Aligned = maps.reports
+	}
 	for _, m := range p.Models {
 		cm := cardModel{Name: m.Name()}
 		if id, ok := hubID(m.Ref); ok {

@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -34,11 +32,12 @@ type Options struct {
 	CopyTokenizer  bool
 	ModelCard      bool
 	AllowNonFinite bool
-	Version        string                 // of the program, for the model card
-	Started        func(total int64)      // bytes that will be written (without what an interrupted merge has done)
-	Written        func(n int64)          // progress, from any goroutine
-	Warn           func(message string)   // plan warnings and the like
-	Planned        func(*plan.Plan) error // called before any weight is read
+	Version        string                             // of the program, for the model card
+	Started        func(total int64)                  // bytes that will be written (without what an interrupted merge has done)
+	Written        func(n int64)                      // progress, from any goroutine
+	Warn           func(message string)               // plan warnings and the like
+	Planned        func(*plan.Plan) error             // called before any weight is read
+	Matching       func(done, total int, what string) // progress of finding maps, from any goroutine
 }
 
 // Summary says what a merge did.
@@ -58,6 +57,7 @@ type Summary struct {
 	Shards    int             `json:"shards"`
 	Survival  []ModelSurvival `json:"task_vectors,omitempty"`
 	Conflicts *Conflicts      `json:"sign_conflicts,omitempty"`
+	Aligned   []AlignReport   `json:"aligned,omitempty"`
 }
 
 // ModelSurvival says how much of a model's task vector reached the output.
@@ -102,9 +102,6 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 	if o.MaxMemory <= 0 {
 		o.MaxMemory = DefaultMaxMemory()
 	}
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(o.MaxMemory))
-	// Little is allocated once the buffers are there, so collecting early costs nothing and keeps the peak near what is in use.
-	defer debug.SetGCPercent(debug.SetGCPercent(collectAt))
 	watch := memory.Watch()
 	defer watch.Stop()
 
@@ -116,14 +113,6 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 		return nil, &InputError{err}
 	}
 	defer p.Close()
-	if p.Aligned != nil {
-		return nil, &InputError{fmt.Errorf("align: this version reads the key and cannot carry it out")}
-	}
-	if o.Warn != nil {
-		for _, w := range p.Warnings {
-			o.Warn(w)
-		}
-	}
 	for _, m := range p.Models {
 		if m.AdapterDir != "" && tensors.SameDir(m.AdapterDir, out) {
 			return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of the adapter of " + m.Name(), Hint: "choose another output directory"}
@@ -137,22 +126,47 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 			return nil, err
 		}
 	}
+	var maps *aligned
+	if p.Aligned != nil {
+		if maps, err = alignPlan(ctx, p, out, &o); err != nil {
+			return nil, err
+		}
+	}
+	if o.Warn != nil {
+		for _, w := range p.Warnings {
+			o.Warn(w)
+		}
+	}
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(o.MaxMemory))
+	// Little is allocated once the buffers are there, so collecting early costs nothing and keeps the peak near what is in use.
+	defer debug.SetGCPercent(debug.SetGCPercent(collectAt))
 	bounds := stream.Options{Threads: o.Threads, MaxMemory: o.MaxMemory, Inputs: p.Widest()}
 	if _, err := stream.NewEngine(o.Backend, bounds); err != nil { // too little memory shows before there is an output
 		return nil, &InputError{err}
 	}
 	w, err := tensors.Create(out, p.Outputs(), tensors.WriteOptions{
-		ShardBytes: o.ShardBytes, Force: o.Force, Resume: o.Resume, Fingerprint: fingerprint(p, o),
+		ShardBytes: o.ShardBytes, Force: o.Force, Resume: o.Resume, Fingerprint: fingerprint(p, maps, o),
 	})
 	if err != nil {
 		return nil, err
+	}
+	if maps != nil { // before the work, so that who resumes it need not match again
+		if err := maps.save(p, w, o); err != nil {
+			return nil, errors.Join(err, w.Close())
+		}
 	}
 	s, err := execute(ctx, p, w, o)
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
-	if err := sideFiles(p, w, out, o); err != nil {
+	if err := sideFiles(p, maps, w, out, o); err != nil {
 		return nil, errors.Join(err, w.Close())
+	}
+	if maps != nil {
+		s.Aligned = maps.reports
+		if err := maps.finish(p, w); err != nil {
+			return nil, errors.Join(err, w.Close())
+		}
 	}
 	shards := w.Shards()
 	if err := w.Commit(); err != nil {
@@ -226,17 +240,16 @@ func execute(ctx context.Context, p *plan.Plan, w *tensors.Writer, o Options) (*
 }
 
 // fingerprint identifies everything that the output's bytes depend on, so that a resumed merge cannot mix two plans.
-func fingerprint(p *plan.Plan, o Options) string {
+func fingerprint(p *plan.Plan, maps *aligned, o Options) string {
 	h := sha256.New()
+	if maps != nil {
+		fmt.Fprintf(h, "aligned %s|", maps.digest(p))
+	}
 	fmt.Fprintf(h, "%s|%v|%s|arith %v|rng %v|seed %d|shard %d|", p.Recipe.Fingerprint(), p.Method.Name, o.Backend.Name(), p.Options.Arith, p.Options.RNG, p.Options.Seed, o.ShardBytes)
 	for _, m := range p.Models {
-		for _, f := range m.Files() {
-			st, err := os.Stat(f)
-			if err == nil {
-				fmt.Fprintf(h, "%s %d %d|", filepath.Base(f), st.Size(), st.ModTime().UnixNano())
-			}
-		}
+		identifyFiles(h, m.Files())
 	}
+	identifyFiles(h, alignFiles(p))
 	for _, t := range p.Outputs() {
 		fmt.Fprintf(h, "%s%v%s|", t.Name, t.Shape, t.DType)
 	}

@@ -3,7 +3,6 @@ package merge
 import (
 	"os"
 	"path/filepath"
-	"sort"
 
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/merge/plan"
@@ -18,7 +17,7 @@ var tokenizerFiles = []string{
 }
 
 // sideFiles writes everything but the weights.
-func sideFiles(p *plan.Plan, w *tensors.Writer, out string, o Options) error {
+func sideFiles(p *plan.Plan, maps *aligned, w *tensors.Writer, out string, o Options) error {
 	config, err := p.PatchedConfig()
 	if err != nil {
 		return err
@@ -28,7 +27,6 @@ func sideFiles(p *plan.Plan, w *tensors.Writer, out string, o Options) error {
 			return err
 		}
 	}
-	var copied []string
 	if st, err := os.Stat(p.Donor.Dir); err == nil && st.IsDir() {
 		names := append([]string{}, p.Arch.TagAlong...)
 		if o.CopyTokenizer {
@@ -53,17 +51,15 @@ func sideFiles(p *plan.Plan, w *tensors.Writer, out string, o Options) error {
 			if err := w.CopyFile(name, from); err != nil {
 				return err
 			}
-			copied = append(copied, name)
 		}
 	}
 	if !o.ModelCard {
 		return nil
 	}
-	sort.Strings(copied)
 	if err := w.WriteFile("mergekit_config.yml", p.Recipe.Text); err != nil {
 		return err
 	}
-	card, err := modelCard(p, out, copied, o.Version)
+	card, err := modelCard(p, maps, out, o.Version)
 	if err != nil {
 		return err
 	}
