@@ -262,6 +262,9 @@ func Describe(data []byte) (*Description, error) {
 	}
 	d.EOS = c.ids("eos_token_id")
 	d.NumLabels, d.Labels = c.labels()
+	if d.InitStd = c.number("initializer_range", 0.02); !(d.InitStd >= 0) {
+		c.fail("\"initializer_range\" must not be negative, but is %v", d.InitStd)
+	}
 	family.Describe(c, d)
 	if c.err == nil {
 		c.check(d)

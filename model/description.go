@@ -92,8 +92,9 @@ type Description struct {
 	// Prefixes are what the checkpoints of this family put before the names, or leave out: tried in order.
 	Prefixes []string
 
-	BOS, PAD int   // token ids; -1: none
-	EOS      []int // any of them ends a text
+	InitStd  float64 // standard deviation of weights that have learned nothing
+	BOS, PAD int     // token ids; -1: none
+	EOS      []int   // any of them ends a text
 }
 
 // LayerName returns the full name of something in block i.

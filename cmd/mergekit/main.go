@@ -148,7 +148,7 @@ EXIT STATUS
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newMergeCommand(), newPlanCommand(), newInspectCommand(), newDiffCommand(), newMethodsCommand(),
 		newConvertCommand(), newConvertConfigCommand(), newTokenizeCommand(), newBackendsCommand(), newVersionCommand(),
-		newLogitsCommand(), newGenerateCommand(), newEvalCommand())
+		newLogitsCommand(), newGenerateCommand(), newEvalCommand(), newInitCommand())
 	root.AddCommand(newFinetuneCommand())
 	root.AddCommand(newFuseCommand(), newAdaptersCommand())
 	root.AddCommand(newPreviewCommand())
