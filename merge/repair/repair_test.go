@@ -3,8 +3,12 @@ package repair_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +18,7 @@ import (
 	"github.com/mergekit/mergekit/internal/backend"
 	"github.com/mergekit/mergekit/internal/moments"
 	"github.com/mergekit/mergekit/merge/align"
+	"github.com/mergekit/mergekit/merge/calibration"
 	"github.com/mergekit/mergekit/merge/repair"
 	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/model/samples"
@@ -365,5 +370,34 @@ func TestPlainErrors(t *testing.T) {
 		if err := run(); !errors.As(err, &input) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
+	}
+}
+
+// TestPlainCheckpoint repairs a directory by the examples of a CSV file.
+func TestPlainCheckpoint(t *testing.T) {
+	dir := "../../model/testdata/plain/mlp"
+	d, err := model.ReadPlainDescription(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := noise(50, 7)
+	var text strings.Builder
+	for i, v := range data.X {
+		fmt.Fprint(&text, v, map[bool]string{true: "\n", false: ","}[i%7 == 6])
+	}
+	path := filepath.Join(t.TempDir(), "x.csv")
+	if err := os.WriteFile(path, []byte(text.String()), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	base := open(t, dir)
+	o := repair.Options{Mode: repair.Activations, Backend: goBackend(t)}
+	parents := []repair.Parent{{Weights: base, Share: 1}, {Weights: mean(t, base, random(d, 1)), Share: 1}}
+	changes, report, err := repair.Checkpoint(context.Background(), dir, parents, calibration.Options{Files: []string{path}}, o)
+	if err != nil || report.Rows != 50 || report.Units == 0 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	want, _, err := repair.Plain(context.Background(), d, base, parents, data, o)
+	if err != nil || !reflect.DeepEqual(changes, want) {
+		t.Errorf("%d changes, want %d; %v", len(changes), len(want), err)
 	}
 }

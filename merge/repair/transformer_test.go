@@ -3,14 +3,18 @@ package repair_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/mergekit/mergekit/internal/moments"
 	"github.com/mergekit/mergekit/merge/align"
+	"github.com/mergekit/mergekit/merge/calibration"
 	"github.com/mergekit/mergekit/merge/repair"
 	"github.com/mergekit/mergekit/model"
 )
@@ -195,5 +199,73 @@ func TestTransformerNorms(t *testing.T) {
 				t.Errorf("%s: %v", mode, err)
 			}
 		}
+	}
+}
+
+// TestCheckpoint finds and writes the repair of directories, and what is read back is what was found.
+func TestCheckpoint(t *testing.T) {
+	b := goBackend(t)
+	ctx := context.Background()
+	dir := "../../testdata/golden/forward/llama"
+	base := open(t, dir)
+	parents := []repair.Parent{{Weights: shaken(t, base, 1), Share: 1}, {Weights: shaken(t, base, 2), Share: 1}}
+	rows := filepath.Join(t.TempDir(), "rows.jsonl")
+	var text strings.Builder
+	for i := range 20 {
+		fmt.Fprintf(&text, `{"input_ids": [%d, %d, 3, 4, 5]}`+"\n", i+1, i+7)
+	}
+	if err := os.WriteFile(rows, []byte(text.String()), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	changes, report, err := repair.Checkpoint(ctx, dir, parents, calibration.Options{Files: []string{rows}}, repair.Options{Mode: repair.Activations, Backend: b})
+	if err != nil || report.Rows != 100 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	if err := repair.Write(ctx, dir, out, changes, repair.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	want, got := repair.View(base, changes), open(t, out)
+	if !slices.Equal(got.Names(), want.Names()) {
+		t.Fatal(got.Names())
+	}
+	changed := 0
+	for _, name := range want.Names() {
+		x, err := want.Read(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, err := got.Read(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old, err := base.Read(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(x, y) {
+			t.Errorf("%s differs", name)
+		}
+		if !slices.Equal(x, old) {
+			changed++
+		}
+	}
+	if changed != len(changes) || changed == 0 {
+		t.Errorf("%d tensors changed, %d changes", changed, len(changes))
+	}
+	if _, _, err := model.ReadDescription(out); err != nil {
+		t.Error(err)
+	}
+	if err := repair.Write(ctx, dir, out, changes, repair.WriteOptions{}); err == nil {
+		t.Error("an existing output was replaced")
+	}
+	for _, mode := range []string{repair.None, repair.Norms} {
+		changes, _, err := repair.Checkpoint(ctx, dir, parents, calibration.Options{}, repair.Options{Mode: mode})
+		if err != nil || (len(changes) > 0) != (mode == repair.Norms) {
+			t.Errorf("%s: %d changes, %v", mode, len(changes), err)
+		}
+	}
+	if _, _, err := repair.Checkpoint(ctx, t.TempDir(), parents, calibration.Options{}, repair.Options{Mode: repair.Norms}); err == nil {
+		t.Error("an empty directory")
 	}
 }
