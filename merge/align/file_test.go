@@ -103,21 +103,27 @@ func TestLoadRefuses(t *testing.T) {
 		"no map":          {func(meta map[string]string, _ data) { delete(meta, formatKey) }, "is no alignment"},
 		"another version": {func(meta map[string]string, _ data) { meta[formatKey] = "2" }, "format 2"},
 		"no spec":         {func(meta map[string]string, _ data) { meta[specKey] = "{" }, `"spec" in its header`},
-		"another spec":    {func(meta map[string]string, _ data) { meta[specKey] = strings.Replace(meta[specKey], "small", "large", 1) }, "hash"},
-		"seed":            {func(meta map[string]string, _ data) { meta[seedKey] = "-1" }, "seed"},
-		"twice the same":  {func(_ map[string]string, d data) { copy(d["mlp.index"], d["mlp.index"][8:16]) }, "mlp: its index is not a permutation"},
-		"beyond":          {func(_ map[string]string, d data) { d["mlp.index"][7] = 0x80 }, "4 features"},
-		"scale NaN":       {func(_ map[string]string, d data) { copy(d["mlp.scale"], nan) }, "scale 0 is NaN"},
-		"scale zero":      {func(_ map[string]string, d data) { clear(d["mlp.scale"]) }, "scale 0 is 0"},
-		"no sign":         {func(_ map[string]string, d data) { copy(d["units.scale"], doubles([]float64{2})) }, "neither 1 nor -1"},
-		"plane zero":      {func(_ map[string]string, d data) { clear(d["planes.plane"]) }, "plane 0"},
-		"matrix NaN":      {func(_ map[string]string, d data) { copy(d["res.matrix"], nan) }, "its matrix has NaN"},
-		"not orthogonal":  {func(_ map[string]string, d data) { copy(d["res.matrix"], doubles([]float64{0.5, 0.1})) }, "not orthogonal"},
-		"singular":        {func(_ map[string]string, d data) { clear(d["vo.matrix"]) }, "singular"},
-		"gain zero":       {func(_ map[string]string, d data) { clear(d["gain norm.to"]) }, "symmetry: signed"},
-		"gain NaN":        {func(_ map[string]string, d data) { copy(d["gain norm.from"], nan) }, "norm: entry 0 is NaN"},
-		"kind":            {func(meta map[string]string, _ data) { meta[kindsKey] = strings.Replace(meta[kindsKey], "signed_perm", "orthogonal", 1) }, "units: has an element of kind orthogonal"},
-		"no such group":   {func(meta map[string]string, _ data) { meta[kindsKey] = strings.Replace(meta[kindsKey], `"mlp"`, `"mlq"`, 1) }, "mlq"},
+		"another spec": {func(meta map[string]string, _ data) {
+			meta[specKey] = strings.Replace(meta[specKey], "small", "large", 1)
+		}, "hash"},
+		"seed":           {func(meta map[string]string, _ data) { meta[seedKey] = "-1" }, "seed"},
+		"twice the same": {func(_ map[string]string, d data) { copy(d["mlp.index"], d["mlp.index"][8:16]) }, "mlp: its index is not a permutation"},
+		"beyond":         {func(_ map[string]string, d data) { d["mlp.index"][7] = 0x80 }, "4 features"},
+		"scale NaN":      {func(_ map[string]string, d data) { copy(d["mlp.scale"], nan) }, "scale 0 is NaN"},
+		"scale zero":     {func(_ map[string]string, d data) { clear(d["mlp.scale"]) }, "scale 0 is 0"},
+		"no sign":        {func(_ map[string]string, d data) { copy(d["units.scale"], doubles([]float64{2})) }, "neither 1 nor -1"},
+		"plane zero":     {func(_ map[string]string, d data) { clear(d["planes.plane"]) }, "plane 0"},
+		"matrix NaN":     {func(_ map[string]string, d data) { copy(d["res.matrix"], nan) }, "its matrix has NaN"},
+		"not orthogonal": {func(_ map[string]string, d data) { copy(d["res.matrix"], doubles([]float64{0.5, 0.1})) }, "not orthogonal"},
+		"singular":       {func(_ map[string]string, d data) { clear(d["vo.matrix"]) }, "singular"},
+		"gain zero":      {func(_ map[string]string, d data) { clear(d["gain norm.to"]) }, "symmetry: signed"},
+		"gain NaN":       {func(_ map[string]string, d data) { copy(d["gain norm.from"], nan) }, "norm: entry 0 is NaN"},
+		"kind": {func(meta map[string]string, _ data) {
+			meta[kindsKey] = strings.Replace(meta[kindsKey], "signed_perm", "orthogonal", 1)
+		}, "units: has an element of kind orthogonal"},
+		"no such group": {func(meta map[string]string, _ data) {
+			meta[kindsKey] = strings.Replace(meta[kindsKey], `"mlp"`, `"mlq"`, 1)
+		}, "mlq"},
 		"missing element": {func(meta map[string]string, _ data) { meta[kindsKey] = "{}" }, "belongs to no group"},
 		"null element":    {func(meta map[string]string, _ data) { meta[kindsKey] = "null" }, "belongs to no group"},
 	}
