@@ -69,7 +69,7 @@ func (r *CheckReport) Err() error {
 
 // maxCheckWork bounds the weights that are transformed if every group is tried alone. Larger models are tried with all groups of a
 // sort together (the MLPs of all layers), and alone only where that fails.
-const maxCheckWork = 2 << 30
+var maxCheckWork int64 = 2 << 30
 
 // Check applies random elements of a spec's groups to a model and compares its outputs: every kind that a group allows, and then all
 // groups together. A nil spec means the built-in one. The report is there even where the error says that a group failed.
@@ -218,6 +218,9 @@ func (c *checked) trials(computed map[string]bool, ckpt *tensors.Checkpoint) []t
 			kinds = []symmetry.Kind{g.Kind}
 		}
 		for _, k := range kinds {
+			if g.Size == 1 && k == symmetry.Perm {
+				continue // the identity
+			}
 			key := g.ID + " " + string(k)
 			if together {
 				sort, _, _ := strings.Cut(g.ID, ".")
