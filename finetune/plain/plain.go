@@ -1,0 +1,110 @@
+// Package plain trains networks without attention (model.PlainModel) from examples in memory: Adam by micro batches, in an order that
+// the seed determines. It is what makes the small networks on which merging and alignment are studied.
+package plain
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	gt "github.com/gomlx/gomlx/core/tensors"
+
+	"github.com/mergekit/mergekit/model"
+	"github.com/mergekit/mergekit/model/samples"
+)
+
+// Options say how a network is trained. Zero values are the defaults.
+type Options struct {
+	Epochs int     // 100
+	Batch  int     // examples of a step: 100. The last step of an epoch takes what is left
+	Rate   float64 // of Adam: 1e-3
+	Seed   uint64  // of the order of the examples
+	// Epoch is told the mean loss over an epoch; it may be nil.
+	Epoch func(epoch, epochs int, loss float64)
+}
+
+// The moments of Adam decay as torch has them.
+const (
+	beta1, beta2 = 0.9, 0.999
+	epsilon      = 1e-8
+)
+
+// DivergedError says that the loss is no number any more.
+type DivergedError struct{ Step int }
+
+// Error says what to do.
+func (e *DivergedError) Error() string {
+	return fmt.Sprintf("the loss of step %d is not finite; lower the learning rate", e.Step)
+}
+
+// Train trains all weights of a network with Adam (Kingma and Ba, 2014), and returns loss and accuracy over the last epoch, as they
+// were while it learned. Batch norms are moved along, dropout does nothing. The same seed gives the same weights on the same backend.
+func Train(ctx context.Context, m *model.PlainModel, s *samples.Set, o Options) (model.Result, error) {
+	var last model.Result
+	if o.Epochs <= 0 {
+		o.Epochs = 100
+	}
+	if o.Batch <= 0 {
+		o.Batch = 100
+	}
+	if o.Rate <= 0 {
+		o.Rate = 1e-3
+	}
+	if !s.Labelled {
+		return last, &model.InputError{Msg: "examples without labels teach nothing"}
+	}
+	weights, err := gt.CopyFlatData[float32](m.Weights.Value)
+	if err != nil {
+		return last, err
+	}
+	mean, square := make([]float64, len(weights)), make([]float64, len(weights))
+	step := 0
+	for epoch := range o.Epochs {
+		order := samples.Shuffle(s.N, o.Seed*1_000_003+uint64(epoch))
+		last = model.Result{}
+		for from := 0; from < s.N; from += o.Batch {
+			if err := ctx.Err(); err != nil {
+				return last, err
+			}
+			batch := s.Only(order[from:min(from+o.Batch, s.N)])
+			r, gradient, err := backward(m, batch)
+			if err != nil {
+				return last, err
+			}
+			step++
+			if math.IsNaN(r.Loss) || math.IsInf(r.Loss, 0) {
+				return last, &DivergedError{step}
+			}
+			last.Add(r)
+			c1, c2 := 1-math.Pow(beta1, float64(step)), 1-math.Pow(beta2, float64(step))
+			for i, g := range gradient {
+				g := float64(g)
+				mean[i] = beta1*mean[i] + (1-beta1)*g
+				square[i] = beta2*square[i] + (1-beta2)*g*g
+				weights[i] -= float32(o.Rate * (mean[i] / c1) / (math.Sqrt(square[i]/c2) + epsilon))
+			}
+			if err := m.SetVector(m.Weights, weights); err != nil {
+				return last, err
+			}
+		}
+		if o.Epoch != nil {
+			o.Epoch(epoch+1, o.Epochs, last.MeanLoss())
+		}
+	}
+	return last, nil
+}
+
+// backward returns the sums of a batch and the gradient of its mean loss.
+func backward(m *model.PlainModel, batch *samples.Set) (model.Result, []float32, error) {
+	g, err := m.NewGradients()
+	if err != nil {
+		return model.Result{}, nil, err
+	}
+	defer g.Free()
+	r, err := m.Backward(batch.X, batch.Labels, batch.N, g, 1/float32(batch.N), true)
+	if err != nil {
+		return r, nil, err
+	}
+	gradient, err := gt.CopyFlatData[float32](g.Sums[0])
+	return r, gradient, err
+}
