@@ -51,6 +51,7 @@ func TestFamilyDefaults(t *testing.T) {
 		{"mistral", false, 1e-6, 8, []int{4096, 4096, 4096, 4096}, 1 / math.Sqrt(8), 0, 0, "silu", false, false, true},
 		{"qwen2", false, 1e-6, 8, []int{0, 0, 0, 0}, 1 / math.Sqrt(8), 0, 0, "silu", false, false, true},
 		{"qwen3", false, 1e-6, 128, []int{0, 0, 0, 0}, 1 / math.Sqrt(128), 0, 0, "silu", true, false, true},
+		{"gemma", true, 1e-6, 256, []int{0, 0, 0, 0}, 1.0 / 16, 0, 0, "gelu_pytorch_tanh", false, false, true},
 		{"gemma2", true, 1e-6, 256, []int{4096, 0, 4096, 0}, 1.0 / 16, 50, 30, "gelu_pytorch_tanh", false, true, true},
 		{"gemma3_text", true, 1e-6, 256, []int{4096, 4096, 4096, 4096}, 1.0 / 16, 0, 0, "gelu_pytorch_tanh", true, true, true},
 		{"bert", false, 1e-12, 8, []int{0, 0, 0, 0}, 1 / math.Sqrt(8), 0, 0, "gelu", false, false, false},
@@ -120,7 +121,7 @@ func TestConfigErrors(t *testing.T) {
 	for i, c := range []struct{ config, want string }{
 		{``, "is not a JSON object"},
 		{`[1]`, "is not a JSON object"},
-		{`{}`, `model_type "" cannot be computed here; these can: bert, gemma2`},
+		{`{}`, `model_type "" cannot be computed here; these can: bert, gemma, gemma2`},
 		{`{"model_type": "mamba"}`, `"mamba"`},
 		{`{"model_type": "llama"}`, `"hidden_size" is missing`},
 		{`{"model_type": "llama", "hidden_size": "x", "vocab_size": 3}`, `"hidden_size" must be a number`},

@@ -2,6 +2,24 @@ package model
 
 import "math"
 
+// gemmaFamily is the first Gemma (Gemma Team, 2024): Llama's block with (1+w) norms, scaled embeddings and a tied head.
+var gemmaFamily = &Family{
+	Types: []string{"gemma"},
+	Describe: func(c *config, d *Description) {
+		c.decoder(d, 256, true)
+		d.Norm.Kind = RMSNormOffset
+		d.Activation = c.text("hidden_activation", c.text("hidden_act", "gelu_pytorch_tanh"))
+		if d.Activation == "gelu" {
+			d.Activation = "gelu_pytorch_tanh" // the first files said gelu and meant this
+		}
+		d.EmbedScale = math.Sqrt(float64(d.Hidden))
+		d.Ropes = []Rope{c.rope(d.HeadDim)}
+		if c.flag("attention_bias", false) {
+			c.bias(d, d.Names.Q, d.Names.K, d.Names.V, d.Names.O)
+		}
+	},
+}
+
 // gemma2Family is Gemma 2 (Gemma Team, 2024).
 var gemma2Family = &Family{
 	Types: []string{"gemma2"},
