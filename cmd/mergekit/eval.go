@@ -436,13 +436,14 @@ func (s scored) row(d *evaluate.DomainScore) []string {
 type rowsView struct {
 	cmd      *cobra.Command
 	what     string
+	unit     string
 	terminal bool
 	last     time.Time
 	open     bool
 }
 
 func newRowsView(cmd *cobra.Command, what string) *rowsView {
-	return &rowsView{cmd: cmd, what: what, terminal: term.IsTerminal(int(os.Stderr.Fd())), last: time.Now()}
+	return &rowsView{cmd: cmd, what: what, unit: "rows", terminal: term.IsTerminal(int(os.Stderr.Fd())), last: time.Now()}
 }
 
 func (v *rowsView) show(done, total int) {
@@ -459,12 +460,12 @@ func (v *rowsView) show(done, total int) {
 	v.last = time.Now()
 	switch {
 	case jsonWanted(v.cmd):
-		writeJSON(os.Stdout, map[string]any{"event": "progress", "description": v.what, "done": done, "total": total, "unit": "rows"})
+		writeJSON(os.Stdout, map[string]any{"event": "progress", "description": v.what, "done": done, "total": total, "unit": v.unit})
 	case v.terminal:
-		fmt.Fprintf(os.Stderr, "\r\033[K%s: %d of %d rows", v.what, done, total)
+		fmt.Fprintf(os.Stderr, "\r\033[K%s: %d of %d %s", v.what, done, total, v.unit)
 		v.open = true
 	default:
-		fmt.Fprintf(os.Stderr, "%s: %d of %d rows\n", v.what, done, total)
+		fmt.Fprintf(os.Stderr, "%s: %d of %d %s\n", v.what, done, total, v.unit)
 	}
 }
 

@@ -152,6 +152,7 @@ EXIT STATUS
 	root.AddCommand(newFinetuneCommand())
 	root.AddCommand(newFuseCommand(), newAdaptersCommand())
 	root.AddCommand(newPreviewCommand())
+	root.AddCommand(newBarrierCommand())
 	return root
 }
 

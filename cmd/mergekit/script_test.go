@@ -39,6 +39,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("XLA", xlaPlugin()) // scripts have no home, where it is looked for
 			e.Setenv("FORWARD", filepath.Join(filepath.Dir(models), "forward"))
 			e.Setenv("PLAIN", filepath.Join(models, "../../../model/testdata/plain"))
+			e.Setenv("WM", filepath.Join(filepath.Dir(models), "wm"))
 			e.Setenv("TRAIN", filepath.Join(filepath.Dir(models), "train"))
 			return nil
 		},
@@ -51,6 +52,8 @@ func TestScripts(t *testing.T) {
 
 			"logits-golden":      logitsGoldenCommand,
 			"classifier-adapter": classifierAdapterCommand,
+			"network":            networkCommand,
+			"examples":           examplesCommand,
 		},
 	})
 }

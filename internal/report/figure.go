@@ -63,10 +63,11 @@ type Figure struct {
 	Panels []Panel
 }
 
-// Table is a table of a page. The first column is text, the others are numbers.
+// Table is a table of a page.
 type Table struct {
 	Title string
 	Note  string
+	Text  int // columns of text; the others are numbers. 0: 1
 	Head  []string
 	Rows  [][]string
 }
@@ -120,7 +121,11 @@ func (f *Findings) Page(w io.Writer) error {
 		}
 		figures = append(figures, drawn)
 	}
-	return findingsPage.Execute(w, map[string]any{"Title": f.Title, "Lead": f.Lead, "Figures": figures, "Tables": f.Tables, "Settings": f.Settings})
+	var tables []*Table
+	for i := range f.Tables {
+		tables = append(tables, &f.Tables[i])
+	}
+	return findingsPage.Execute(w, map[string]any{"Title": f.Title, "Lead": f.Lead, "Figures": figures, "Tables": tables, "Settings": f.Settings})
 }
 
 // Sizes of a figure that stands alone.
@@ -228,6 +233,11 @@ func Over(n int) []float64 {
 	return x
 }
 
+func (t *Table) texts() int { return max(t.Text, 1) }
+
+// Number reports whether a column has numbers.
+func (t *Table) Number(column int) bool { return column >= t.texts() }
+
 // Markdown writes a table in Markdown.
 func (t *Table) Markdown(w io.Writer) error {
 	row := func(cells []string) string { return "| " + strings.Join(cells, " | ") + " |\n" }
@@ -235,7 +245,9 @@ func (t *Table) Markdown(w io.Writer) error {
 	for i := range align {
 		align[i] = "---:"
 	}
-	align[0] = "---"
+	for i := range min(t.texts(), len(align)) {
+		align[i] = "---"
+	}
 	out := row(t.Head) + row(align)
 	for _, r := range t.Rows {
 		out += row(r)

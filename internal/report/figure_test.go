@@ -2,7 +2,10 @@ package report
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"image/png"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -126,5 +129,34 @@ func TestNamed(t *testing.T) {
 	}
 	if written < 2 || written > 5 {
 		t.Errorf("%d names are written", written)
+	}
+}
+
+func TestSave(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "folder")
+	if err := findings().SaveAll(dir, "barrier"); err != nil {
+		t.Fatal(err)
+	}
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range list {
+		names = append(names, e.Name())
+	}
+	if got := strings.Join(names, " "); got != "barrier.html barrier.png barrier.svg" {
+		t.Error(got)
+	}
+	// What fails leaves the file that was there, and nothing beside it.
+	path := filepath.Join(dir, "barrier.svg")
+	if err := Save(path, func(w io.Writer) error { fmt.Fprint(w, "half"); return io.ErrClosedPipe }); !errors.Is(err, io.ErrClosedPipe) {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(path); err != nil || !strings.HasSuffix(strings.TrimSpace(string(text)), "</svg>") {
+		t.Error("the drawing is not what it was", err)
+	}
+	if list, _ := os.ReadDir(dir); len(list) != 3 {
+		t.Errorf("%d files", len(list))
 	}
 }
