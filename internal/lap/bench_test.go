@@ -1,8 +1,13 @@
 package lap
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
+	"math"
+	"os"
 	"testing"
+	"time"
 )
 
 // BenchmarkMaximize solves matrices like those of weight matching; scripts/bench-align compares with scipy on more of them.
@@ -48,4 +53,36 @@ func benchMatrix(kind string, n int) []float32 {
 		return gram(n, d, a, c)
 	}
 	return kinds[kind](r, n)
+}
+
+// BenchmarkFile solves the matrix of the file that LAP_MATRIX names (n*n little-endian float32, to maximise) and prints what it took and
+// the optimum, for scripts/bench-align; without the variable it has nothing to measure.
+func BenchmarkFile(b *testing.B) {
+	path := os.Getenv("LAP_MATRIX")
+	if path == "" {
+		b.Skip("LAP_MATRIX names no file")
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	n := int(math.Sqrt(float64(len(raw) / 4)))
+	score := make([]float32, n*n)
+	if err := binary.Read(bytes.NewReader(raw), binary.LittleEndian, score); err != nil {
+		b.Fatal(err)
+	}
+	raw = nil
+	for b.Loop() {
+		start := time.Now()
+		s, err := Maximize(n, score, Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		fmt.Printf("\nsolved %d %.9f %.17g\n", n, time.Since(start).Seconds(), s.Value)
+		if os.Getenv("LAP_VERIFY") != "" {
+			if err := s.Verify(n, score); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
 }

@@ -10,9 +10,10 @@
 // augmenting path algorithm for dense and sparse linear assignment problems", in the form of Crouse, 2016, "On implementing 2D
 // rectangular assignment algorithms". Costs stay the caller's float32; duals and path lengths are float64.
 //
-// What is ours is that rows are read lazily. Column prices only ever fall, so c[i,j] - v[j] only ever grows; the k smallest of a row
-// found once stay a valid list, and the k-th value a valid lower bound for all columns outside of it. Row minima and relaxations
-// read the list, and the whole row again only where the bound does not decide. The result is the exact optimum all the same.
+// What is ours beside that. Where the reductions leave many rows free, an auction with scaling finds better prices first. Shortest paths
+// are searched on lists of each row's smallest entries: column prices only ever fall, so c[i,j] - v[j] only ever grows, and a list made
+// once stays valid with its last value as a lower bound for all columns outside of it; whole rows are read only where that bound does
+// not decide. The result is the exact optimum all the same.
 //
 // A solve is sequential and deterministic; vector kernels and the plain ones give the same bits.
 package lap
