@@ -142,10 +142,15 @@ type checked struct {
 }
 
 func check(ctx context.Context, report *CheckReport, name string, config []byte, ckpt *tensors.Checkpoint, spec *symmetry.Spec, seed uint64, b compute.Backend) error {
+	var err error
+	if spec == nil {
+		if spec, err = SpecOf(config, ckpt, ""); err != nil {
+			return err
+		}
+	}
 	c := &checked{weights: OfCheckpoint(ckpt), spec: spec, seed: seed}
 	var close func()
 	var used []string
-	var err error
 	if model.IsPlain(config) {
 		used, close, err = c.plain(ctx, config, ckpt, b)
 	} else {
@@ -337,11 +342,6 @@ func (c *checked) family(ctx context.Context, config []byte, ckpt *tensors.Check
 	if err != nil {
 		return nil, nil, err
 	}
-	if c.spec == nil {
-		if c.spec, err = symmetry.Of(config, ckpt); err != nil {
-			return nil, nil, err
-		}
-	}
 	stored := func(name string) string {
 		if info, ok := d.Find(ckpt, name); ok {
 			return info.Name
@@ -411,11 +411,6 @@ func (c *checked) plain(ctx context.Context, config []byte, ckpt *tensors.Checkp
 	d, err := model.DescribePlain(config)
 	if err != nil {
 		return nil, nil, err
-	}
-	if c.spec == nil {
-		if c.spec, err = d.Symmetry(); err != nil {
-			return nil, nil, err
-		}
 	}
 	list := slices.Concat(d.Tensors(), d.Statistics())
 	values := func(w Weights) (map[string]model.Tensor, error) {
