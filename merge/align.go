@@ -176,13 +176,8 @@ func referenceName(p *plan.Plan) string {
 
 // resumedMap reads the map that an interrupted run has found, if it found one for the very same models and settings.
 func resumedMap(p *plan.Plan, m *plan.Model, out, name string, o Options) (*align.Map, *AlignReport) {
-	path, err := tensors.PartialFile(out, name)
-	if err != nil {
-		return nil, nil
-	}
-	// Whatever is wrong with the file, matching anew gives the same map.
-	got, err := align.Load(path)
-	if err != nil || got.Note[keyOfRun] != runKey(p, o) || got.Spec.Validate(modelWeights{m}) != nil {
+	got := interruptedMap(out, name)
+	if got == nil || got.Note[keyOfRun] != runKey(p, o) || got.Spec.Validate(modelWeights{m}) != nil {
 		return nil, nil
 	}
 	var r AlignReport
@@ -191,6 +186,29 @@ func resumedMap(p *plan.Plan, m *plan.Model, out, name string, o Options) (*alig
 	}
 	r.Resumed = true
 	return got, &r
+}
+
+// interruptedMap loads a map from where an interrupted run keeps it: beside the output in the making, or beside the merge that is to
+// be repaired. Whatever is wrong with the file, matching anew gives the same map.
+func interruptedMap(out, name string) *align.Map {
+	stage, err := stagePath(out)
+	if err != nil {
+		return nil
+	}
+	for _, dir := range []string{out, stage} {
+		path, err := tensors.PartialFile(dir, name)
+		if err != nil {
+			continue
+		}
+		if m, err := align.Load(path); err == nil {
+			return m
+		}
+	}
+	m, err := align.Load(filepath.Join(stage, name))
+	if err != nil {
+		return nil
+	}
+	return m
 }
 
 // runKey identifies what a matching depends on.
@@ -269,24 +287,6 @@ func plainBase(m *plan.Model) string {
 		}
 		return '_'
 	}, base)
-}
-
-// alignPlan finds the maps of a plan's models and plans anew with them. A share of the bound on memory goes to aligned tensors.
-func alignPlan(ctx context.Context, p *plan.Plan, out string, o *Options) (*aligned, error) {
-	// Matching takes long, so what would stop the merge afterwards is looked at before.
-	if err := tensors.CheckOutput(out, o.Force, o.Resume); err != nil {
-		return nil, err
-	}
-	maps, err := alignModels(ctx, p, out, *o)
-	if err != nil {
-		return nil, err
-	}
-	limit := o.MaxMemory / alignShare
-	o.MaxMemory -= limit
-	if err := maps.apply(p, limit); err != nil {
-		return nil, &InputError{err}
-	}
-	return maps, nil
 }
 
 // alignShare is the part of the memory that computed tensors may take.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/merge/recipe"
+	"github.com/mergekit/mergekit/merge/repair"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -38,6 +39,7 @@ type card struct {
 	Elements              int64
 	Config                []string
 	Aligned               []AlignReport
+	Repaired              string
 	Warnings              []string
 }
 
@@ -89,6 +91,11 @@ A merge of {{len .Models}} checkpoint{{if ne (len .Models) 1}}s{{end}}, made wit
 {{- end}}
 {{- end}}
 {{end}}
+{{- if .Repaired}}
+## Repair
+
+{{.Repaired}}.
+{{end}}
 {{- if .Warnings}}
 ## Notes from the merge
 {{range .Warnings}}
@@ -103,9 +110,12 @@ A merge of {{len .Models}} checkpoint{{if ne (len .Models) 1}}s{{end}}, made wit
 `))
 
 // modelCard renders README.md. It holds nothing that changes from run to run: the same merge writes the same card.
-func modelCard(p *plan.Plan, maps *aligned, out, version string) ([]byte, error) {
+func modelCard(p *plan.Plan, maps *aligned, report *repair.Report, out, version string) ([]byte, error) {
 	c := card{Title: cardTitle(out), Version: version, Method: p.Method.Title, URL: p.Method.Paper.URL, Citation: p.Method.Paper.Text,
 		Recipe: strings.TrimRight(string(p.Recipe.Text), "\n"), Tensors: len(p.Outputs()), Elements: p.Elements(), Warnings: p.Warnings}
+	if report != nil {
+		c.Repaired = repairText(report)
+	}
 	if maps != nil {
 		c.Aligned = maps.reports
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/mergekit/mergekit/merge/method"
 	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/merge/recipe"
+	"github.com/mergekit/mergekit/merge/repair"
 	"github.com/mergekit/mergekit/merge/stream"
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -38,6 +39,9 @@ type Options struct {
 	Warn           func(message string)               // plan warnings and the like
 	Planned        func(*plan.Plan) error             // called before any weight is read
 	Matching       func(done, total int, what string) // progress of finding maps, from any goroutine
+	Repairing      func(done, total int, what string) // progress of measuring what a repair needs
+	// ModelBackend opens the backend of forward passes, for what needs data, and says how to close it; nil: the best that is installed.
+	ModelBackend func() (compute.Backend, func(), error)
 }
 
 // Summary says what a merge did.
@@ -58,6 +62,7 @@ type Summary struct {
 	Survival  []ModelSurvival `json:"task_vectors,omitempty"`
 	Conflicts *Conflicts      `json:"sign_conflicts,omitempty"`
 	Aligned   []AlignReport   `json:"aligned,omitempty"`
+	Repaired  *repair.Report  `json:"repaired,omitempty"`
 }
 
 // ModelSurvival says how much of a model's task vector reached the output.
@@ -126,56 +131,117 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 			return nil, err
 		}
 	}
-	var maps *aligned
-	if p.Aligned != nil {
-		if maps, err = alignPlan(ctx, p, out, &o); err != nil {
-			return nil, err
-		}
+	if err := checkRepair(p); err != nil {
+		return nil, err
+	}
+	j := &job{p: p, out: out, o: o}
+	if err := j.prepare(ctx); err != nil {
+		return nil, err
 	}
 	if o.Warn != nil {
 		for _, w := range p.Warnings {
 			o.Warn(w)
 		}
 	}
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(o.MaxMemory))
+	write := j.write
+	if repairs(r) {
+		write = j.writeRepaired
+	}
+	s, err := write(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.Output = out
+	s.Seconds = time.Since(start).Seconds()
+	s.PeakAnon, s.PeakRSS = watch.Stop()
+	return s, nil
+}
+
+// job is a merge on its way from a plan to an output.
+type job struct {
+	p    *plan.Plan
+	out  string
+	o    Options
+	maps *aligned // nil: no model is aligned
+}
+
+// prepare does what comes before anything is written: it sees that memory and the output's place will do, and finds maps.
+func (j *job) prepare(ctx context.Context) error {
+	p := j.p
+	room := int64(0) // for aligned tensors
+	if p.Aligned != nil {
+		room = j.o.MaxMemory / alignShare
+		j.o.MaxMemory -= room
+	}
+	bounds := stream.Options{Threads: j.o.Threads, MaxMemory: j.o.MaxMemory, Inputs: p.Widest()}
+	if _, err := stream.NewEngine(j.o.Backend, bounds); err != nil { // too little memory shows before there is an output
+		return &InputError{err}
+	}
+	if p.Aligned == nil && !repairs(p.Recipe) {
+		return nil
+	}
+	// Matching and repair take long, so what would stop the merge afterwards is looked at before.
+	if err := tensors.CheckOutput(j.out, j.o.Force, j.o.Resume); err != nil {
+		return err
+	}
+	if p.Aligned == nil {
+		return nil
+	}
+	var err error
+	if j.maps, err = alignModels(ctx, p, j.out, j.o); err != nil {
+		return err
+	}
+	if err := j.maps.apply(p, room); err != nil {
+		return &InputError{err}
+	}
+	return nil
+}
+
+// bounded runs the streaming of tensors within the bound on memory.
+func (j *job) bounded(do func() error) error {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(j.o.MaxMemory))
 	// Little is allocated once the buffers are there, so collecting early costs nothing and keeps the peak near what is in use.
 	defer debug.SetGCPercent(debug.SetGCPercent(collectAt))
-	bounds := stream.Options{Threads: o.Threads, MaxMemory: o.MaxMemory, Inputs: p.Widest()}
-	if _, err := stream.NewEngine(o.Backend, bounds); err != nil { // too little memory shows before there is an output
-		return nil, &InputError{err}
-	}
-	w, err := tensors.Create(out, p.Outputs(), tensors.WriteOptions{
-		ShardBytes: o.ShardBytes, Force: o.Force, Resume: o.Resume, Fingerprint: fingerprint(p, maps, o),
+	return do()
+}
+
+// write merges into the output.
+func (j *job) write(ctx context.Context) (*Summary, error) {
+	return j.commit(nil, func(w *tensors.Writer) (s *Summary, err error) {
+		if j.maps != nil { // before the work, so that who resumes it need not match again
+			if err := j.maps.save(j.p, w, j.o); err != nil {
+				return nil, err
+			}
+		}
+		err = j.bounded(func() error {
+			s, err = execute(ctx, j.p, w, j.o)
+			return err
+		})
+		return s, err
+	})
+}
+
+// commit makes the output: what fill writes, and everything beside.
+func (j *job) commit(report *repair.Report, fill func(w *tensors.Writer) (*Summary, error)) (*Summary, error) {
+	w, err := tensors.Create(j.out, j.p.Outputs(), tensors.WriteOptions{
+		ShardBytes: j.o.ShardBytes, Force: j.o.Force, Resume: j.o.Resume, Fingerprint: fingerprint(j.p, j.maps, j.o),
 	})
 	if err != nil {
 		return nil, err
 	}
-	if maps != nil { // before the work, so that who resumes it need not match again
-		if err := maps.save(p, w, o); err != nil {
-			return nil, errors.Join(err, w.Close())
-		}
+	s, err := fill(w)
+	if err == nil {
+		err = sideFiles(j.p, j.maps, report, w, j.out, j.o)
 	}
-	s, err := execute(ctx, p, w, o)
+	if err == nil && j.maps != nil {
+		s.Aligned = j.maps.reports
+		err = j.maps.finish(j.p, w)
+	}
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
-	if err := sideFiles(p, maps, w, out, o); err != nil {
-		return nil, errors.Join(err, w.Close())
-	}
-	if maps != nil {
-		s.Aligned = maps.reports
-		if err := maps.finish(p, w); err != nil {
-			return nil, errors.Join(err, w.Close())
-		}
-	}
-	shards := w.Shards()
-	if err := w.Commit(); err != nil {
-		return nil, err
-	}
-	s.Output, s.Shards = out, len(shards)
-	s.Seconds = time.Since(start).Seconds()
-	s.PeakAnon, s.PeakRSS = watch.Stop()
-	return s, nil
+	s.Repaired, s.Shards = report, len(w.Shards())
+	return s, w.Commit()
 }
 
 // execute runs the plan's tasks into the writer.

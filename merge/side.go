@@ -6,6 +6,7 @@ import (
 
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/merge/plan"
+	"github.com/mergekit/mergekit/merge/repair"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -17,7 +18,7 @@ var tokenizerFiles = []string{
 }
 
 // sideFiles writes everything but the weights.
-func sideFiles(p *plan.Plan, maps *aligned, w *tensors.Writer, out string, o Options) error {
+func sideFiles(p *plan.Plan, maps *aligned, report *repair.Report, w *tensors.Writer, out string, o Options) error {
 	config, err := p.PatchedConfig()
 	if err != nil {
 		return err
@@ -59,7 +60,7 @@ func sideFiles(p *plan.Plan, maps *aligned, w *tensors.Writer, out string, o Opt
 	if err := w.WriteFile("mergekit_config.yml", p.Recipe.Text); err != nil {
 		return err
 	}
-	card, err := modelCard(p, maps, out, o.Version)
+	card, err := modelCard(p, maps, report, out, o.Version)
 	if err != nil {
 		return err
 	}

@@ -241,8 +241,6 @@ func (b *builder) refuseLater() error {
 		return b.errorf(r.TokenizerPos, "tokenizer_source: building a tokenizer is not supported; %s", how)
 	case r.ChatTemplate != "":
 		return b.errorf(r.Pos, "chat_template: rewriting the template is not supported; %s", how)
-	case r.Repair != nil && r.Repair.Mode != recipe.RepairNone:
-		return b.errorf(r.Repair.Pos, "repair: this version reads the key and cannot carry it out")
 	}
 	return nil
 }
