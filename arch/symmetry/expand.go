@@ -15,12 +15,10 @@ type Source interface {
 	Lookup(name string) (tensors.Info, bool)
 }
 
-type tensorInfo = tensors.Info
-
 // Bounds of a spec. The largest models have some ten thousand groups and a hundred thousand refs.
 const (
 	maxGroups = 1 << 17
-	maxRefs   = 1 << 21 // optional ones that are not there count as well
+	maxRefs   = 1 << 19 // optional ones that are not there count as well
 	maxCount  = 1 << 20 // of an index
 )
 
@@ -33,8 +31,7 @@ type expander struct {
 	index   map[string]int // the bounds
 	at      map[string]int // the values, of the indexes that are bound
 	order   []string       // of the indexes
-	names   map[string]tensorInfo
-	absent  map[string]bool
+	names   map[string]tensors.Info
 	tied    map[string]string // a tensor that does not exist, and the shared one, as the spec file names them
 	spec    *Spec
 	dropped map[string]bool // ids
@@ -88,9 +85,6 @@ func (x *expander) find(name string) (tensors.Info, bool) {
 	if info, ok := x.names[name]; ok {
 		return info, true
 	}
-	if x.absent[name] {
-		return tensors.Info{}, false
-	}
 	for _, n := range x.f.spellings(name) {
 		if info, ok := x.src.Lookup(n); ok {
 			info.Name = n
@@ -98,7 +92,6 @@ func (x *expander) find(name string) (tensors.Info, bool) {
 			return info, true
 		}
 	}
-	x.absent[name] = true
 	return tensors.Info{}, false
 }
 
@@ -138,7 +131,7 @@ func (x *expander) fail(p place, format string, args ...any) {
 // expand fills in a spec file whose same has been carried out.
 func (f *specFile) expand(name string, config arch.Config, src Source) (*Spec, error) {
 	x := &expander{f: f, config: config, src: src, vars: map[string]float64{}, index: map[string]int{}, at: map[string]int{},
-		names: map[string]tensorInfo{}, absent: map[string]bool{}, tied: map[string]string{}, dropped: map[string]bool{}, spec: &Spec{Name: name}}
+		names: map[string]tensors.Info{}, tied: map[string]string{}, dropped: map[string]bool{}, spec: &Spec{Name: name}}
 	for _, v := range f.vars {
 		value, err := v.value.whole(x)
 		if err != nil {

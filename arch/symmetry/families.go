@@ -11,6 +11,7 @@ import (
 
 	"github.com/mergekit/mergekit/arch"
 	"github.com/mergekit/mergekit/internal/strictyaml"
+	"github.com/mergekit/mergekit/tensors"
 )
 
 //go:embed specs/*.yml
@@ -86,11 +87,12 @@ func noSpec(kind string, src Source) error {
 		e.Msg = "config.json has no model_type, so no symmetry spec can be chosen; built in are " + strings.Join(Families(), ", ")
 	}
 	e.Hint = `write one, as docs/symmetries.md says, and name it with "spec: FILE" under align in a recipe or with --spec (docs/align.md)`
-	best, have, of := "", 0, 1
+	best, have, of, types := "", 0, 1, 0
 	for _, name := range slices.Sorted(maps.Keys(builtin())) {
-		h, o := builtin()[name].likeness(src)
-		if h*of > have*o {
-			best, have, of = name, h, o
+		f := builtin()[name]
+		// Of equally near ones the spec that serves most families is the plainest.
+		if h, o := f.likeness(src); h*of > have*o || h*of == have*o && len(f.types) > types {
+			best, have, of, types = name, h, o, len(f.types)
 		}
 	}
 	if 2*have > of {
@@ -101,7 +103,7 @@ func noSpec(kind string, src Source) error {
 
 // likeness counts how many of the tensors that a spec needs, of the first layer and outside of layers, are there.
 func (f *specFile) likeness(src Source) (have, of int) {
-	x := &expander{f: f, src: src, vars: map[string]float64{}, at: map[string]int{}, names: map[string]tensorInfo{}, absent: map[string]bool{}}
+	x := &expander{f: f, src: src, vars: map[string]float64{}, at: map[string]int{}, names: map[string]tensors.Info{}}
 	for _, i := range f.index {
 		x.at[i.name] = 0
 	}
