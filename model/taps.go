@@ -20,8 +20,8 @@ import (
 //     convolution sees all channels; those of a group are consecutive.
 //   - The maps of a model's head read the positions that the head reads: all for a language model, one of each row for a classifier.
 //
-// The slices belong to the receiver for the call alone, and it must not change them: maps that read the same values (queries, keys
-// and values; gate and up) are given the same slice. A side that was not asked for is nil, its width 0.
+// The receiver may keep the slices and must not change them: maps that read the same values (queries, keys and values; gate and up)
+// are given the same slice. A side that was not asked for is nil, its width 0.
 type Tap func(module string, in, out []float32, rows, inWidth, outWidth int) error
 
 // Feature is told what a linear map or a convolution read: [rows, width]. For convolutions a row is a position of the image that
