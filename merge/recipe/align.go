@@ -38,9 +38,9 @@ type Align struct {
 	SpecPos  Pos
 
 	Rounds    int     // rounds of residual stream and layers in turns; default 5
-	Restarts  int     // runs in random orders, of which the best counts; default 1
-	Normalize string  // tensor (default): every tensor weighs the same; none
-	Init      string  // where matching starts; identity (default) or random
+	Restarts  int     // further runs from other beginnings and in other orders, of which the best counts; default 0
+	Normalize string  // none (default): tensors weigh what they do in the distance of the models; tensor: all the same
+	Init      string  // where matching begins: anchors (default; one group after the other, each by those before), identity or random
 	Seed      uint64  // default 0
 	Lambda    float64 // AlignDual: weight of the activations; default 0.5
 
@@ -62,12 +62,13 @@ type AlignGroups struct {
 
 // Learn is how maps are learned by gradient descent.
 type Learn struct {
-	Groups []string   // default [residual]
-	Steps  int        // default 500
-	LR     float64    // default 0.001
-	Lambda [2]float64 // interval from which the place between the models is drawn; default [0.4, 0.6]
-	Batch  int        // rows in a step; default 16
-	Pos    Pos
+	Groups  []string   // what AlignLearned learns: residual (default), phases, vo, qk, or ids of groups
+	Steps   int        // 0: 500, and 300 for AlignSTE
+	LR      float64    // 0: 0.001, and 0.01 for AlignSTE
+	Lambda  [2]float64 // interval from which the place between the models is drawn; default [0.4, 0.6]
+	Batch   int        // rows in a step; default 16
+	HeldOut float64    // share of the calibration data by which the best step is chosen; default 0.2
+	Pos     Pos
 }
 
 // AlignMap is a saved alignment (alignment.safetensors) to be applied.
@@ -119,8 +120,8 @@ var features = []string{"align", "repair", "calibration", "save_alignment"}
 func DefaultAlign() *Align {
 	return &Align{
 		Method: AlignWeight, Symmetry: "auto", Groups: AlignGroups{Residual: "auto", MLP: true, Heads: true, QK: true, VO: "orthogonal"},
-		Rounds: 5, Restarts: 1, Normalize: "tensor", Init: "identity", Lambda: 0.5,
-		Learn:      Learn{Groups: []string{"residual"}, Steps: 500, LR: 1e-3, Lambda: [2]float64{0.4, 0.6}, Batch: 16},
+		Rounds: 5, Normalize: "none", Init: "anchors", Lambda: 0.5,
+		Learn:      Learn{Groups: []string{"residual"}, Lambda: [2]float64{0.4, 0.6}, Batch: 16, HeldOut: 0.2},
 		OnSameBase: SameBaseWarn,
 	}
 }

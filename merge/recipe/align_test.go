@@ -17,11 +17,11 @@ const everyAlignKey = alignBase + `align:
   spec: my/spec.yml
   rounds: 7
   restarts: 3
-  normalize: none
+  normalize: tensor
   init: random
   seed: 11
   lambda: 0.25
-  learn: {groups: [residual, mlp], steps: 40, lr: 1e-2, lambda: [0, 1], batch: 4}
+  learn: {groups: [residual, mlp], steps: 40, lr: 1e-2, lambda: [0, 1], batch: 4, held_out: 0.5}
   on_same_base: skip
   map:
     - {model: a, file: a.safetensors}
@@ -42,8 +42,8 @@ func TestAlignSchema(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	want := &Align{Method: "dual", Symmetry: "full", Groups: AlignGroups{Residual: "signed", VO: "invertible"}, Spec: "my/spec.yml", Rounds: 7, Restarts: 3,
-		Normalize: "none", Init: "random", Seed: 11, Lambda: 0.25, OnSameBase: "skip",
-		Learn: Learn{Groups: []string{"residual", "mlp"}, Steps: 40, LR: 0.01, Lambda: [2]float64{0, 1}, Batch: 4, Pos: Pos{Line: 15, Col: 3}}}
+		Normalize: "tensor", Init: "random", Seed: 11, Lambda: 0.25, OnSameBase: "skip",
+		Learn: Learn{Groups: []string{"residual", "mlp"}, Steps: 40, LR: 0.01, Lambda: [2]float64{0, 1}, Batch: 4, HeldOut: 0.5, Pos: Pos{Line: 15, Col: 3}}}
 	got := *a
 	got.Pos, got.SpecPos, got.Reference, got.Maps = Pos{}, Pos{}, nil, nil
 	if !reflect.DeepEqual(&got, want) {
@@ -106,6 +106,8 @@ func TestAlignWritten(t *testing.T) {
 		alignBase + "align: {map: y.safetensors}\n",
 		alignBase + "align: {lambda: 0.75}\n",
 		alignBase + "align: {learn: {lr: 1e-30}}\n",
+		alignBase + "align: {learn: {held_out: 0.3}}\n",
+		alignBase + "align: {learn: {steps: 500}}\n",
 		alignBase + "align: {spec: x}\n",
 		alignBase + "repair: none\n",
 		alignBase + "repair: norms\n",
@@ -160,6 +162,7 @@ func TestAlignErrors(t *testing.T) {
 		{"align: {learn: {lambda: [0.6]}}", "3:25: lambda must have two numbers, the ends of an interval such as [0.4, 0.6]; here are 1"},
 		{"align: {learn: {groups: []}}", "3:25: groups is an empty list; give at least one entry, such as residual"},
 		{"align: {learn: {step: 1}}", `3:17: unknown key "step" in learn; did you mean "steps"?`},
+		{"align: {learn: {held_out: 1}}", "3:27: held_out must leave rows on both sides: a share between 0 and 1, such as 0.2"},
 		{"align: {on_same_base: ignore}", `3:23: unknown on_same_base "ignore"; it is one of warn, skip and force`},
 		{"align: {map: []}", "3:14: map is an empty list; name a file or remove the key"},
 		{"align: {map: [{file: x}]}", "3:15: an item of map has no model; add model: PATH, the model that the alignment is of"},

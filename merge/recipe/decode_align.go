@@ -14,7 +14,7 @@ var (
 	alignKeys = []string{"reference", "method", "symmetry", "groups", "spec", "rounds", "restarts", "normalize", "init", "seed", "lambda",
 		"learn", "on_same_base", "map"}
 	groupKeys       = []string{"residual", "mlp", "heads", "qk", "vo"}
-	learnKeys       = []string{"groups", "steps", "lr", "lambda", "batch"}
+	learnKeys       = []string{"groups", "steps", "lr", "lambda", "batch", "held_out"}
 	alignMapKeys    = []string{"model", "file"}
 	repairKeys      = []string{"mode", "samples"}
 	calibrationKeys = []string{"data", "field", "samples", "seq_len", "seed", "batch", "divide", "label_first"}
@@ -23,8 +23,8 @@ var (
 	symmetries     = []string{"auto", "permutation", "signed", "full"}
 	residualKinds  = []string{"auto", "none", "permutation", "signed", "orthogonal"}
 	voKinds        = []string{"none", "orthogonal", "invertible"}
-	normalizations = []string{"tensor", "none"}
-	initialMaps    = []string{"identity", "random"}
+	normalizations = []string{"none", "tensor"}
+	initialMaps    = []string{"anchors", "identity", "random"}
 	sameBase       = []string{SameBaseWarn, SameBaseSkip, SameBaseForce}
 	repairModes    = []string{RepairResetNorm, RepairActivations, RepairNorms, RepairNone}
 )
@@ -67,7 +67,7 @@ func (d *decoder) align(f field) *Align {
 		case "rounds":
 			d.wholeIn(f, &a.Rounds, 1, maxRounds)
 		case "restarts":
-			d.wholeIn(f, &a.Restarts, 1, maxRounds)
+			d.wholeIn(f, &a.Restarts, 0, maxRounds)
 		case "normalize":
 			d.choice(f, &a.Normalize, normalizations)
 		case "init":
@@ -145,6 +145,10 @@ func (d *decoder) learn(f field, l *Learn) {
 			d.interval(f, &l.Lambda)
 		case "batch":
 			d.wholeIn(f, &l.Batch, 1, maxBatch)
+		case "held_out":
+			if d.numberIn(f, &l.HeldOut, 0, 1); l.HeldOut == 0 || l.HeldOut == 1 {
+				d.Errorf(f.Value, "held_out must leave rows on both sides: a share between 0 and 1, such as 0.2")
+			}
 		default:
 			d.Unknown(f, "learn", learnKeys, nil)
 		}

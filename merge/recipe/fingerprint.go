@@ -189,7 +189,7 @@ func (p print) alignment(r *Recipe) {
 		}
 		p.count(a.Learn.Steps)
 		p.count(a.Learn.Batch)
-		for _, v := range []float64{a.Learn.LR, a.Learn.Lambda[0], a.Learn.Lambda[1]} {
+		for _, v := range []float64{a.Learn.HeldOut, a.Learn.LR, a.Learn.Lambda[0], a.Learn.Lambda[1]} {
 			p.number(v)
 		}
 		p.count(len(a.Maps))

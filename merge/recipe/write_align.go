@@ -41,6 +41,18 @@ func (w *writer) alignment(r *Recipe) {
 	}
 }
 
+// settings lists what is set.
+func (l *Learn) settings() string {
+	s := fmt.Sprintf("groups: %s, lambda: [%s, %s], batch: %d, held_out: %s", flow(l.Groups), number(l.Lambda[0]), number(l.Lambda[1]), l.Batch, number(l.HeldOut))
+	if l.Steps > 0 {
+		s += fmt.Sprintf(", steps: %d", l.Steps)
+	}
+	if l.LR > 0 {
+		s += ", lr: " + number(l.LR)
+	}
+	return s
+}
+
 // settings lists what is not the default.
 func (c *Calibration) settings() string {
 	def := defaultCalibration()
@@ -88,7 +100,7 @@ func (w *writer) align(a *Align) {
 	add(a.Lambda != def.Lambda, "lambda: %s", number(a.Lambda))
 	l := a.Learn
 	l.Pos = Pos{}
-	add(!reflect.DeepEqual(l, def.Learn), "learn: {groups: %s, steps: %d, lr: %s, lambda: [%s, %s], batch: %d}", flow(l.Groups), l.Steps, number(l.LR), number(l.Lambda[0]), number(l.Lambda[1]), l.Batch)
+	add(!reflect.DeepEqual(l, def.Learn), "learn: {%s}", l.settings())
 	add(a.OnSameBase != def.OnSameBase, "on_same_base: %s", a.OnSameBase)
 	if len(lines) == 0 && len(a.Maps) == 0 {
 		w.line(0, "align: {}")
