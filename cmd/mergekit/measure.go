@@ -7,7 +7,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mergekit/mergekit/merge/align"
+	"github.com/mergekit/mergekit/merge/calibration"
 	"github.com/mergekit/mergekit/merge/connect"
+	"github.com/mergekit/mergekit/merge/repair"
 	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/model/samples"
 	"github.com/mergekit/mergekit/tensors"
@@ -15,11 +18,13 @@ import (
 
 // measureOptions are the flags of verbs that measure models that are in no file.
 type measureOptions struct {
-	data, train, repair          string
-	rows                         evalOptions // flags of rows of text
-	divide                       float64
-	labelFirst                   bool
-	limit, batch, repairExamples int
+	data, train               string
+	repair, calibration       string
+	rows                      evalOptions // flags of rows of text
+	divide                    float64
+	labelFirst                bool
+	limit, batch, calibrators int
+	calibrationSeed           uint64
 }
 
 func (o *measureOptions) register(cmd *cobra.Command) {
@@ -35,9 +40,31 @@ func (o *measureOptions) register(cmd *cobra.Command) {
 	f.BoolVar(&o.labelFirst, "label-first", false, "labels of CSV files stand before the numbers")
 	f.IntVar(&o.limit, "limit", 0, "only the first rows of each set; 0: all")
 	f.IntVar(&o.batch, "batch", 8, "rows that are computed together")
+	f.StringVar(&o.repair, "repair", repair.None, "repair of the points between models: none, norms, activations or reset_norm (batch norms)")
+	f.StringVar(&o.calibration, "calibration", "", "data of repairs and of alignments that take some (default: --train)")
+	f.IntVar(&o.calibrators, "calibration-samples", 2048, "rows of it that are used, chosen by --calibration-seed; 0: all")
+	f.Uint64Var(&o.calibrationSeed, "calibration-seed", 0, "which rows of it are used")
+}
+
+// calibrationOptions say which data repairs and alignments see.
+func (o *measureOptions) calibrationOptions() (calibration.Options, error) {
+	path := o.calibration
+	if path == "" {
+		path = o.train
+	}
+	if path == "" {
+		return calibration.Options{}, usageError{fmt.Errorf("this needs --calibration FILE (or --train): what models are measured on must not be what they are fitted to")}
+	}
+	return calibration.Options{Files: []string{path}, Samples: o.calibrators, SeqLen: o.rows.maxLength, Seed: o.calibrationSeed, Batch: o.batch, Divide: o.divide, LabelFirst: o.labelFirst}, nil
 }
 
 func (o *measureOptions) check() error {
+	if !slices.Contains([]string{repair.None, repair.Norms, repair.Activations, repair.ResetNorm}, o.repair) {
+		return fmt.Errorf("--repair %s: unknown; none, norms, activations and reset_norm are", o.repair)
+	}
+	if o.calibrators < 0 {
+		return fmt.Errorf("--calibration-samples must not be negative")
+	}
 	if o.limit < 0 || o.batch < 1 || o.rows.maxLength < 0 || !(o.divide > 0) {
 		return fmt.Errorf("--limit and --max-length must not be negative, --batch and --divide must be positive")
 	}
@@ -108,14 +135,44 @@ func (o *measureOptions) openPlain(s *session, variants []variant) (*measuring, 
 		sets = append(sets, connect.Examples{Name: f.name, Set: set})
 		m.infos = append(m.infos, connect.SetInfo{Name: f.name, File: f.path, Rows: set.N})
 	}
+	var data *samples.Set
+	if o.repairsWithData() {
+		from, err := o.calibrationOptions()
+		if err != nil {
+			return nil, err
+		}
+		if data, err = calibration.Plain(d, from); err != nil {
+			return nil, err
+		}
+	}
 	m.evaluator = func(models []connect.Model) (connect.Evaluator, func(), error) {
 		p, err := connect.NewPlain(d, models, sets, s.backend)
 		if err != nil {
 			return nil, nil, err
 		}
+		if o.repair != repair.None {
+			p.Repair = func(merged align.Weights, weights []float64) (align.Weights, error) {
+				changes, _, err := repair.Plain(s.cmd.Context(), d, merged, parentsOf(models, weights), data, repair.Options{Mode: o.repair, Backend: s.backend})
+				return repair.View(merged, changes), err
+			}
+		}
 		return p, p.Close, nil
 	}
 	return m, nil
+}
+
+func (o *measureOptions) repairsWithData() bool {
+	return o.repair == repair.Activations || o.repair == repair.ResetNorm
+}
+
+// parentsOf are the models that a point is between.
+func parentsOf(models []connect.Model, weights []float64) (list []repair.Parent) {
+	for i, w := range weights {
+		if w > 0 {
+			list = append(list, repair.Parent{Weights: models[i].Weights, Share: w})
+		}
+	}
+	return list
 }
 
 // examples reads labelled examples.
@@ -171,6 +228,17 @@ func (o *measureOptions) openTransformer(s *session, variants []variant, open ma
 		return nil, err
 	}
 	out.infos = infos
+	var batches []model.Input
+	if o.repairsWithData() {
+		from, err := o.calibrationOptions()
+		if err == nil {
+			batches, err = calibration.Inputs(s.cmd.Context(), first, d, from)
+		}
+		if err != nil {
+			m.Close()
+			return nil, err
+		}
+	}
 	out.evaluator = func(models []connect.Model) (connect.Evaluator, func(), error) {
 		t := &connect.Transformer{M: m, Rows: rows, Batch: o.batch}
 		if reader != nil {
@@ -183,9 +251,23 @@ func (o *measureOptions) openTransformer(s *session, variants []variant, open ma
 			}
 			t.Models = append(t.Models, connect.Model{Name: one.Name, Weights: connect.ByClass(own, one.Weights)})
 		}
+		if o.repair != repair.None {
+			t.Repair = func(merged align.Weights, weights []float64) (align.Weights, error) {
+				changes, _, err := o.repairTransformer(s, m, merged, parentsOf(t.Models, weights), batches)
+				return repair.View(merged, changes), err
+			}
+		}
 		return t, func() {}, nil
 	}
 	return out, nil
+}
+
+func (o *measureOptions) repairTransformer(s *session, m *model.Model, merged align.Weights, parents []repair.Parent, batches []model.Input) (repair.Changes, *repair.Report, error) {
+	options := repair.Options{Mode: o.repair, Backend: s.backend}
+	if o.repair == repair.Norms {
+		return repair.TransformerNorms(s.cmd.Context(), m.D, merged, parents, options)
+	}
+	return repair.Transformer(s.cmd.Context(), m, merged, parents, batches, options)
 }
 
 // readRows reads rows of text or labelled images.
