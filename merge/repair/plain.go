@@ -29,7 +29,11 @@ func Plain(ctx context.Context, d *model.PlainDescription, merged align.Weights,
 	default:
 		return nil, nil, unknownMode(o.Mode)
 	}
-	m, err := load(d, merged, o)
+	values, err := load(d, merged)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := model.NewPlain(d, values, o.Backend, o.Device)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -51,14 +55,15 @@ func Plain(ctx context.Context, d *model.PlainDescription, merged align.Weights,
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
 		}
-		other, err := load(d, p.Weights, o)
+		other, err := load(d, p.Weights)
 		if err != nil {
 			return nil, nil, err
 		}
+		if err := m.SetTensors(other); err != nil { // what is compiled serves all
+			return nil, nil, err
+		}
 		found := map[string]*moments.Columns{}
-		err = other.Outputs(data.X, data.N, func(module string) bool { return wanted[module] }, sums(found))
-		other.Close()
-		if err != nil {
+		if err := m.Outputs(data.X, data.N, func(module string) bool { return wanted[module] }, sums(found)); err != nil {
 			return nil, nil, err
 		}
 		for name, c := range found {
@@ -67,6 +72,9 @@ func Plain(ctx context.Context, d *model.PlainDescription, merged align.Weights,
 			}
 			goal[name].toward(share[i], c.Mean(), c.Deviation())
 		}
+	}
+	if err := m.SetTensors(values); err != nil {
+		return nil, nil, err
 	}
 	// In the order of computation, so that each is measured behind what is repaired already.
 	steps := order(d)
@@ -88,8 +96,8 @@ func Plain(ctx context.Context, d *model.PlainDescription, merged align.Weights,
 	return r.changes, r.report, nil
 }
 
-// load makes a network of weights.
-func load(d *model.PlainDescription, w align.Weights, o Options) (*model.PlainModel, error) {
+// load reads the tensors of a network.
+func load(d *model.PlainDescription, w align.Weights) (map[string]model.Tensor, error) {
 	values := map[string]model.Tensor{}
 	for _, s := range append(d.Tensors(), d.Statistics()...) {
 		x, _, err := read(w, s.Name)
@@ -98,7 +106,7 @@ func load(d *model.PlainDescription, w align.Weights, o Options) (*model.PlainMo
 		}
 		values[s.Name] = model.Tensor{Shape: s.Shape, Data: x}
 	}
-	return model.NewPlain(d, values, o.Backend, o.Device)
+	return values, nil
 }
 
 func sums(into map[string]*moments.Columns) model.Feature {

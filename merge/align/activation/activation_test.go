@@ -13,6 +13,7 @@ import (
 
 	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/internal/backend"
+	"github.com/mergekit/mergekit/internal/gram"
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/merge/align/activation"
 	"github.com/mergekit/mergekit/model"
@@ -28,6 +29,19 @@ func goBackend(t *testing.T) compute.Backend {
 	}
 	t.Cleanup(b.Finalize)
 	return b
+}
+
+// backends are Go's, and XLA where its plugin is installed.
+func backends(t *testing.T) map[string]compute.Backend {
+	t.Helper()
+	list := map[string]compute.Backend{"go": goBackend(t)}
+	if b, _, err := backend.OpenModel("xla:cpu"); err == nil {
+		t.Cleanup(b.Finalize)
+		list["xla"] = b
+	} else {
+		t.Logf("without XLA: %v", err)
+	}
+	return list
 }
 
 func plainOf(t *testing.T, config string) (*model.PlainDescription, *symmetry.Spec) {
@@ -148,42 +162,48 @@ const (
 // TestPermutedCopy finds the units of permuted copies again, bit for bit: in an MLP, and in a convolutional network with a residual
 // stream, a depthwise convolution, norms and a flattened image; also if only one source at a time fits into memory.
 func TestPermutedCopy(t *testing.T) {
-	b := goBackend(t)
-	for name, config := range map[string]string{"mlp": mlp, "convnet": convnet} {
-		t.Run(name, func(t *testing.T) {
-			d, spec := plainOf(t, config)
-			a := random(d, 5)
-			copied := align.Aligned(a, randomMap(t, spec, 3, false))
-			width := 1
-			for _, k := range d.Input {
-				width *= k
+	for name, b := range backends(t) {
+		for network, config := range map[string]string{"mlp": mlp, "convnet": convnet} {
+			if name != "go" && network == "convnet" {
+				continue // compiling takes long, and the tests of package model have convolutions on XLA
 			}
-			const n = 300
-			x := noise(n, width)
-			for _, memory := range []int64{0, 1} {
-				s, err := activation.Plain(context.Background(), spec, network(t, d, a, b), network(t, d, copied, b), x, n, activation.Options{MaxMemory: memory})
-				if err != nil {
-					t.Fatal(err)
-				}
-				if s.Rows != n {
-					t.Errorf("%d rows", s.Rows)
-				}
-				m, err := s.Match()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if len(m.Elements) != len(spec.Groups) {
-					t.Errorf("%d of %d groups were matched", len(m.Elements), len(spec.Groups))
-				}
-				same(t, a, align.Aligned(copied, m))
-				if err := s.Close(); err != nil {
-					t.Error(err)
-				}
-				if _, ok := s.Of(spec.Groups[0].ID); ok {
-					t.Error("closed scores are read")
-				}
-			}
-		})
+			t.Run(name+"/"+network, func(t *testing.T) { permutedCopy(t, b, config) })
+		}
+	}
+}
+
+func permutedCopy(t *testing.T, b compute.Backend, config string) {
+	d, spec := plainOf(t, config)
+	a := random(d, 5)
+	copied := align.Aligned(a, randomMap(t, spec, 3, false))
+	width := 1
+	for _, k := range d.Input {
+		width *= k
+	}
+	const n = 100
+	x := noise(n, width)
+	for _, memory := range []int64{0, 1} {
+		s, err := activation.Plain(context.Background(), spec, network(t, d, a, b), network(t, d, copied, b), x, n, activation.Options{MaxMemory: memory, Gram: gram.New(b, 0)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Rows != n {
+			t.Errorf("%d rows", s.Rows)
+		}
+		m, err := s.Match()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(m.Elements) != len(spec.Groups) {
+			t.Errorf("%d of %d groups were matched", len(m.Elements), len(spec.Groups))
+		}
+		same(t, a, align.Aligned(copied, m))
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, ok := s.Of(spec.Groups[0].ID); ok {
+			t.Error("closed scores are read")
+		}
 	}
 }
 

@@ -1,8 +1,12 @@
 package activation
 
 import (
+	"errors"
 	"math"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"gonum.org/v1/gonum/mat"
 
@@ -74,10 +78,11 @@ func within(s *symmetry.Spec, c *symmetry.Group, id string) bool {
 func (l layout) scores(c *cross) ([]float64, error) {
 	heads := l.groups * l.each
 	out := make([]float64, heads*heads)
-	var cov, power [2][]float64
+	var cov []float64
+	var power [2][]float64
 	if l.turns {
 		all, a, b := c.covariance()
-		cov[0] = all
+		cov = all
 		for k, dev := range [][]float64{a, b} {
 			power[k] = make([]float64, heads)
 			for i, v := range dev {
@@ -85,36 +90,52 @@ func (l layout) scores(c *cross) ([]float64, error) {
 			}
 		}
 	} else {
-		cov[0] = c.correlation()
+		cov = c.correlation()
 	}
-	block := make([]float64, l.width*l.width)
-	small := make([]float32, l.width*l.width)
-	for i := range heads {
-		for j := range heads {
-			for r := range l.width {
-				copy(block[r*l.width:(r+1)*l.width], cov[0][(i*l.width+r)*c.columns+j*l.width:])
-			}
-			if l.turns {
-				// tr(Q Σ') is largest, over orthogonal Q, for the polar factor of Σ, and then the sum of its singular values (Schönemann, 1966).
-				if d := math.Sqrt(power[0][i] * power[1][j]); d > 0 {
-					out[i*heads+j] = nuclear(block, l.width) / d
+	// Rows of heads are independent.
+	failed := make([]error, heads)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(heads, runtime.GOMAXPROCS(0)) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			block, small := make([]float64, l.width*l.width), make([]float32, l.width*l.width)
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= heads {
+					return
 				}
-				continue
-			}
-			for k, v := range block {
-				if l.signs {
-					v = math.Abs(v)
+				for j := range heads {
+					for r := range l.width {
+						copy(block[r*l.width:(r+1)*l.width], cov[(i*l.width+r)*c.columns+j*l.width:])
+					}
+					if l.turns {
+						// tr(Q Σ') is largest, over orthogonal Q, for the polar factor of Σ, and then the sum of its singular values
+						// (Schönemann, 1966).
+						if d := math.Sqrt(power[0][i] * power[1][j]); d > 0 {
+							out[i*heads+j] = nuclear(block, l.width) / d
+						}
+						continue
+					}
+					for k, v := range block {
+						if l.signs {
+							v = math.Abs(v)
+						}
+						small[k] = float32(v)
+					}
+					best, err := lap.Maximize(l.width, small, lap.Options{NoInitial: true})
+					if err != nil {
+						failed[i] = err
+						break
+					}
+					out[i*heads+j] = best.Value / float64(l.width)
 				}
-				small[k] = float32(v)
 			}
-			best, err := lap.Maximize(l.width, small, lap.Options{NoInitial: true})
-			if err != nil {
-				return nil, err
-			}
-			out[i*heads+j] = best.Value / float64(l.width)
-		}
+		}()
 	}
-	return out, nil
+	wg.Wait()
+	return out, errors.Join(failed...)
 }
 
 // nuclear is the sum of the singular values of a square matrix.
