@@ -1,9 +1,7 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,7 +135,7 @@ func runBarrier(cmd *cobra.Command, args []string, o *barrierOptions) error {
 	defer s.close()
 	out := &connect.Report{Points: o.points, Repair: o.repair, Version: version}
 	for _, a := range args {
-		out.Models = append(out.Models, filepath.Base(filepath.Clean(a)))
+		out.Models = append(out.Models, shortName(a))
 	}
 	if err := o.measureAll(s, out, variants); err != nil {
 		return err
@@ -219,12 +217,7 @@ func (o *barrierOptions) render(cmd *cobra.Command, r *connect.Report) error {
 		if err := findings.SaveAll(o.out, "barrier"); err != nil {
 			return err
 		}
-		err := report.Save(filepath.Join(o.out, "barrier.json"), func(w io.Writer) error {
-			e := json.NewEncoder(w)
-			e.SetIndent("", "  ")
-			return e.Encode(r)
-		})
-		if err != nil {
+		if err := saveJSON(filepath.Join(o.out, "barrier.json"), r); err != nil {
 			return err
 		}
 	}

@@ -13,8 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/merge"
+	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/merge/method"
 	"github.com/mergekit/mergekit/merge/recipe"
 	"github.com/mergekit/mergekit/merge/stream"
@@ -100,7 +102,7 @@ func statusOf(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.As(err, &bad), errors.As(err, &syntax), errors.As(err, &format), errors.As(err, &values), errors.As(err, &value), errors.As(err, &usage):
 		return exitBadInput
-	case badModel(err), badTraining(err):
+	case badModel(err), badTraining(err), badAlignment(err):
 		return exitBadInput
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"), strings.HasPrefix(err.Error(), "unknown shorthand"):
 		return exitBadInput
@@ -123,6 +125,15 @@ func badModel(err error) bool {
 	)
 	return errors.As(err, &config) || errors.As(err, &missing) || errors.As(err, &shape) || errors.As(err, &vocabulary) ||
 		errors.As(err, &input) || errors.As(err, &adapted) || errors.As(err, &words) || errors.As(err, &template) || errors.As(err, &lookup)
+}
+
+// badAlignment reports whether an error is about a symmetry spec or a map.
+func badAlignment(err error) bool {
+	var (
+		spec *symmetry.Error
+		maps *align.Error
+	)
+	return errors.As(err, &spec) || errors.As(err, &maps)
 }
 
 func printError(cmd *cobra.Command, err error, status int) {
@@ -151,8 +162,9 @@ EXIT STATUS
 		newLogitsCommand(), newGenerateCommand(), newEvalCommand(), newInitCommand())
 	root.AddCommand(newFinetuneCommand())
 	root.AddCommand(newFuseCommand(), newAdaptersCommand())
+	root.AddCommand(newAlignCommand(), newTransportCommand())
 	root.AddCommand(newPreviewCommand())
-	root.AddCommand(newBarrierCommand())
+	root.AddCommand(newBarrierCommand(), newAnalyzeCommand())
 	return root
 }
 
