@@ -70,13 +70,14 @@
 //
 // A line is
 //
-//	NAME[AXIS] ROLE [offset=N] [block=N] [tile=N] [step=N] [silent] [if=N] [> NAME[AXIS]...]
+//	NAME[AXIS] ROLE [offset=N] [block=N] [tile=N] [step=N] [shift=N] [silent] [if=N] [> NAME[AXIS]...]
 //
 // NAME? is an optional tensor: without it, the ref is not there either. {a,b} in a name means one ref for each, {a,b?} that the second
 // is optional; {i} is a variable, and a line with an index that the group's id does not have stands for all of its values. ROLE is
 // write, read or gain; gain+1 is the gain of a norm that multiplies by one plus the tensor. What stands behind > are the tensors that
 // read what that norm gives: refs that read, and the norm can be folded into them. Without offset the ref has to fill the axis, so that a
-// wrong size is noticed. tile repeats the features one behind the other, step says how far apart the repetitions are if that is more.
+// wrong size is noticed. tile repeats the features one behind the other, step says how far apart the repetitions are if that is more. shift=1 says that
+// what is scaled is one plus the tensor.
 //
 // Expressions are whole numbers, variables, keys of config.json (also dotted ones), + - * / and parentheses; "a or b" is b where
 // config.json lacks a or says null, true and false are 1 and 0, !a is 1 if a is 0; has(NAME) is 1 if there is a tensor NAME, class(END)

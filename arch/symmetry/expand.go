@@ -438,13 +438,13 @@ func (m *maker) ref(l *refLine, t *target, role Role) (name string, there, ok bo
 		}
 	}
 	r := Ref{Tensor: info.Name, Axis: t.axis, Block: 1, Tile: 1, Role: role, Silent: l.silent}
-	step := 0
+	step, shift := 0, 0
 	for _, o := range []struct {
 		e     *expr
 		to    *int
 		what  string
 		least int
-	}{{l.offset, &r.Offset, "offset", 0}, {l.block, &r.Block, "block", 1}, {l.tile, &r.Tile, "tile", 1}, {l.step, &step, "step", 1}} {
+	}{{l.offset, &r.Offset, "offset", 0}, {l.block, &r.Block, "block", 1}, {l.tile, &r.Tile, "tile", 1}, {l.step, &step, "step", 1}, {l.shift, &shift, "shift", 0}} {
 		if o.e == nil {
 			continue
 		}
@@ -462,7 +462,7 @@ func (m *maker) ref(l *refLine, t *target, role Role) (name string, there, ok bo
 		x.fail(l.place, "group %s: %s has the shape %v and no axis %d", group, strictyaml.Clip(info.Name), info.Shape, t.axis)
 		return "", false, false
 	}
-	r.Whole = info.Shape[t.axis]
+	r.Whole, r.Shift = info.Shape[t.axis], float64(shift)
 	list := []Ref{r}
 	if one := r; step > 0 {
 		one.Tile = 1

@@ -73,7 +73,7 @@ func TestGolden(t *testing.T) {
 		"llama3-rope": "res 1 orthogonal of 32, mlp 3 scaled_perm of 72, qh 3 head_group of 4, vo 3 invertible of 8, qk 3 rope_plane of 4",
 		"gemma":       "res 1 signed_perm of 32, mlp 3 scaled_perm of 72, qh 3 head_group of 4, vo 3 invertible of 16, qk 3 rope_plane of 8",
 		"gemma2":      "res 1 signed_perm of 32, " + wide, "mistral-window": "res 1 orthogonal of 32, " + wide,
-		"qwen3": "res 1 orthogonal of 32, " + wide + ", qk_norm 3 rope_plane of 8", "gemma3": "res 1 signed_perm of 32, " + wide,
+		"qwen3": "res 1 orthogonal of 32, " + wide + ", qk_norm 3 rope_plane of 8", "gemma3": "res 1 signed_perm of 32, " + wide + ", qk_norm 3 rope_plane of 8",
 		"qwen2": "res 1 signed_perm of 32, " + gqa, "phi3": "res 1 orthogonal of 32, " + gqa,
 		"gpt2":            "res 1 perm of 32, mlp 3 perm of 128, kv 3 head_group of 4, vo 12 invertible of 8, qk 12 invertible of 8",
 		"bert":            "res 1 perm of 32, mlp 3 perm of 64, kv 3 head_group of 4, vo 12 invertible of 8, qk 12 invertible of 8",
@@ -101,7 +101,7 @@ func TestGolden(t *testing.T) {
 				}
 			}
 			for n := range src {
-				if !seen[n] && left[name] != n && !(name == "gemma3" && strings.HasSuffix(n, "_norm.weight")) {
+				if !seen[n] && left[name] != n {
 					t.Errorf("no group has %s", n)
 				}
 			}

@@ -92,7 +92,7 @@ type refLine struct {
 	role                      Role
 	gain                      float64 // what is added to the gain to get the effective one
 	offset, block, tile, step *expr   // nil: not given
-	cond                      *expr
+	shift, cond               *expr
 	silent                    bool
 }
 
@@ -125,7 +125,7 @@ func parseLine(line, prefix string) (*refLine, error) {
 	default:
 		return nil, fmt.Errorf("%q is no role; write, read and gain are", fields[1])
 	}
-	options := map[string]**expr{"offset": &l.offset, "block": &l.block, "tile": &l.tile, "step": &l.step, "if": &l.cond}
+	options := map[string]**expr{"offset": &l.offset, "block": &l.block, "tile": &l.tile, "step": &l.step, "shift": &l.shift, "if": &l.cond}
 	for i := 2; i < len(fields); i++ {
 		f := fields[i]
 		key, value, given := strings.Cut(f, "=")
@@ -156,7 +156,7 @@ func parseLine(line, prefix string) (*refLine, error) {
 				return nil, fmt.Errorf("%s: %w", f, err)
 			}
 		default:
-			return nil, fmt.Errorf("%q is not known here; offset=, block=, tile=, step=, if=, silent and > are", f)
+			return nil, fmt.Errorf("%q is not known here; offset=, block=, tile=, step=, shift=, if=, silent and > are", f)
 		}
 	}
 	return l, nil
@@ -233,7 +233,7 @@ func (l *refLine) indexes(all []string, bound []string) []string {
 	for _, t := range slices.Concat(l.targets, l.readers) {
 		t.name.names(visit)
 	}
-	for _, e := range []*expr{l.offset, l.block, l.tile, l.step, l.cond} {
+	for _, e := range []*expr{l.offset, l.block, l.tile, l.step, l.shift, l.cond} {
 		e.names(visit)
 	}
 	var out []string

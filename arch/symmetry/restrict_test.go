@@ -137,9 +137,12 @@ func TestValidate(t *testing.T) {
 		"group b: w: indices from 3 on of axis 0 are in the group": func(s *symmetry.Spec) {
 			s.Groups = append(s.Groups, symmetry.Group{ID: "b", Kind: symmetry.Perm, Size: 1, Refs: []symmetry.Ref{{Tensor: "w", Offset: 3, Block: 1, Tile: 1, Role: symmetry.Write}}})
 		},
-		"group a: gone: the tensor is not there":                  func(s *symmetry.Spec) { s.Groups[1].Refs[0].Tensor = "gone" },
-		"group x: g: a norm belongs to a group that is not there": func(s *symmetry.Spec) { s.Norms = []symmetry.Norm{{Group: "x", Gain: "g"}} },
-		"group a: q: reads the norm g, but has no ref that reads": func(s *symmetry.Spec) { s.Norms = []symmetry.Norm{{Group: "a", Gain: "g", Readers: []string{"q"}}} },
+		"group a: w: a shift of 1 in a group that is turned":        func(s *symmetry.Spec) { s.Groups[1].Refs[0].Shift = 1 },
+		"group h: w: has the shape [4 6]; only tensors of one axis": func(s *symmetry.Spec) { s.Groups[0].Refs[0].Shift = 1 },
+		"group h: v: a shift of 1 on axis 1; only tensors of one":   func(s *symmetry.Spec) { s.Groups[0].Refs[1].Shift = 1 },
+		"group a: gone: the tensor is not there":                    func(s *symmetry.Spec) { s.Groups[1].Refs[0].Tensor = "gone" },
+		"group x: g: a norm belongs to a group that is not there":   func(s *symmetry.Spec) { s.Norms = []symmetry.Norm{{Group: "x", Gain: "g"}} },
+		"group a: q: reads the norm g, but has no ref that reads":   func(s *symmetry.Spec) { s.Norms = []symmetry.Norm{{Group: "a", Gain: "g", Readers: []string{"q"}}} },
 		"group a: w: a group that can be turned has a gain": func(s *symmetry.Spec) {
 			s.Groups[1].Kinds = []symmetry.Kind{symmetry.Orthogonal}
 			s.Groups[1].Refs[0].Role = symmetry.Gain

@@ -63,7 +63,8 @@ type Ref struct {
 	Tile   int // how often the features repeat in the stretch: I_Tile ⊗ P; at least 1
 	Whole  int // length of the whole axis in the checkpoint that the spec was made for; 0: not known
 	Role   Role
-	Silent bool // moves along but is no evidence for matching: running statistics
+	Shift  float64 // the group acts on Shift + the tensor, which has this one axis: 1 for gains of 1 + w
+	Silent bool    // moves along but is no evidence for matching: running statistics
 }
 
 // Group is one group of a spec.

@@ -3,6 +3,7 @@ package symmetry
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -107,6 +108,12 @@ func (s *Spec) checkRef(g *Group, r Ref, src Source) error {
 	if r.Role != Write && r.Role != Read && r.Role != Gain {
 		return fault("", "the role %q is not known", r.Role)
 	}
+	if r.Shift != 0 && (r.Axis != 0 || math.IsNaN(r.Shift) || math.IsInf(r.Shift, 0)) {
+		return fault("", "a shift of %v on axis %d; only tensors of one axis are shifted", r.Shift, r.Axis)
+	}
+	if turns := g.Kind == Orthogonal || g.Kind == Invertible || g.Kind == RopePlane && g.Restrict == AnyPhase; r.Shift != 0 && turns {
+		return fault("only what is scaled, or whose signs are flipped, can be shifted", "a shift of %v in a group that is turned", r.Shift)
+	}
 	if r.Axis < 0 {
 		return fault("", "there is no axis %d", r.Axis)
 	}
@@ -125,6 +132,9 @@ func (s *Spec) checkRef(g *Group, r Ref, src Source) error {
 	}
 	if !info.DType.IsFloat() {
 		return fault("dequantise the checkpoint first", "has dtype %v, which is no float type", info.DType)
+	}
+	if r.Shift != 0 && len(info.Shape) != 1 {
+		return fault("", "has the shape %v; only tensors of one axis are shifted", info.Shape)
 	}
 	if r.Axis >= len(info.Shape) {
 		return fault("", "has the shape %v and no axis %d", info.Shape, r.Axis)

@@ -179,6 +179,11 @@ func TestCheckFindsWrongSpecs(t *testing.T) {
 		}},
 		{"phases where heads are normed", "qwen3", "qk.0.0", symmetry.RopePlane, func(_ *symmetry.Spec, g *symmetry.Group) { g.Restrict = symmetry.AnyPhase }},
 		{"phases of the gains of normed heads", "qwen3", "qk_norm.0", symmetry.RopePlane, func(_ *symmetry.Spec, g *symmetry.Group) { g.Restrict = symmetry.AnyPhase }},
+		{"scales of a gain of 1+w as of w", "gemma3", "qk_norm.0", symmetry.RopePlane, func(_ *symmetry.Spec, g *symmetry.Group) {
+			for i := range g.Refs {
+				g.Refs[i].Shift = 0
+			}
+		}},
 		{"signs before relu", "mlp", "hidden.relu", symmetry.SignedPerm, func(_ *symmetry.Spec, g *symmetry.Group) {
 			kinds(g, symmetry.Perm, symmetry.SignedPerm)
 			g.Positive = false

@@ -83,7 +83,7 @@ func (o *oracle) act(g *symmetry.Group, r symmetry.Ref, e Element) {
 				place := func(f int) int { return at(r.Offset + (tile*width+f)*r.Block + b) }
 				old := make([]float64, width)
 				for f := range old {
-					old[f] = x[place(f)]
+					old[f] = x[place(f)] + r.Shift
 				}
 				now := slices.Clone(old)
 				switch {
@@ -129,7 +129,7 @@ func (o *oracle) act(g *symmetry.Group, r symmetry.Ref, e Element) {
 					}
 				}
 				for f, v := range now {
-					x[place(f)] = v
+					x[place(f)] = v - r.Shift
 				}
 			}
 		}

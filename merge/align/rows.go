@@ -127,6 +127,14 @@ func (e *evaluation) fetch(k int, rows []int, dst []float32) error {
 			scale(dst[i*e.cols:(i+1)*e.cols], s.scale[r])
 		}
 	}
+	if s.add != nil {
+		for i, r := range rows {
+			x := dst[i*e.cols : (i+1)*e.cols]
+			for j, v := range x {
+				x[j] = float32(float64(v) + s.add[r])
+			}
+		}
+	}
 	return nil
 }
 

@@ -18,6 +18,8 @@ type stage struct {
 	// With other, a second term comes on top, as rotary planes need: + cross[i] x[other[i]].
 	other []int
 	cross []float64
+	// add comes on top of a gather and a scale: what is scaled may be the tensor plus a number (symmetry.Ref.Shift).
+	add []float64
 	// With parts, the step is block-dense instead: x[off:off+n*block] = (M ⊗ I_block) x there, and the rest stays.
 	parts []part
 }
@@ -54,7 +56,7 @@ func (a *action) push(s stage) {
 	switch {
 	case s.parts != nil && last.parts != nil && disjoint(last.parts, s.parts):
 		last.parts = append(last.parts[:len(last.parts):len(last.parts)], s.parts...)
-	case s.parts != nil || last.parts != nil || s.other != nil && last.other != nil:
+	case s.parts != nil || last.parts != nil || s.other != nil && last.other != nil || s.other != nil && last.add != nil || s.add != nil && last.other != nil:
 		a.stages = append(a.stages, s)
 	default:
 		*last = after(s, *last, a.n)
@@ -78,11 +80,20 @@ func after(second, first stage, n int) stage {
 	if second.other != nil || first.other != nil {
 		out.other, out.cross = make([]int, n), make([]float64, n)
 	}
+	if second.add != nil || first.add != nil {
+		out.add = make([]float64, n)
+	}
 	plain := true
 	for i := range n {
 		j, s := at(second, i)
 		k, t := at(first, j)
 		out.index[i], out.scale[i] = k, s*t
+		if second.add != nil {
+			out.add[i] = second.add[i]
+		}
+		if first.add != nil {
+			out.add[i] += s * first.add[j]
+		}
 		plain = plain && s*t == 1
 		switch {
 		case second.other != nil:
@@ -117,7 +128,7 @@ func disjoint(a, b []part) bool {
 // identity says whether the action changes nothing.
 func (a *action) identity() bool {
 	for _, s := range a.stages {
-		if s.parts != nil || s.other != nil {
+		if s.parts != nil || s.other != nil || s.add != nil {
 			return false
 		}
 		for i, p := range s.index {
@@ -137,7 +148,7 @@ func (a *action) identity() bool {
 // exact says whether the action only moves values and flips signs.
 func (a *action) exact() bool {
 	for _, s := range a.stages {
-		if s.parts != nil || s.other != nil {
+		if s.parts != nil || s.other != nil || s.add != nil {
 			return false
 		}
 		for _, x := range s.scale {
@@ -180,12 +191,24 @@ func (c *compiler) act(a *action, g *symmetry.Group, r symmetry.Ref, e Element) 
 		a.push(s)
 	case e.Plane != nil:
 		if r.Role != symmetry.Gain {
-			a.push(planes(a.n, g, r, e.Plane))
+			a.push(shifted(a.n, r, span, planes(a.n, g, r, e.Plane)))
 		}
 	default:
-		a.push(moves(a.n, g, r, e))
+		a.push(shifted(a.n, r, span, moves(a.n, g, r, e)))
 	}
 	return nil
+}
+
+// shifted is a step that acts on the tensor plus a number: new x[i] = scale[i] (shift + x[index[i]]) - shift.
+func shifted(n int, r symmetry.Ref, span int, s stage) stage {
+	if r.Shift == 0 || s.scale == nil || s.other != nil {
+		return s // what is exchanged takes its shift along; planes that turn have none
+	}
+	s.add = make([]float64, n)
+	for i := r.Offset; i < r.Offset+span; i++ {
+		s.add[i] = (s.scale[i] - 1) * r.Shift
+	}
+	return s
 }
 
 // moves is the step of an index and a scale at a ref.
