@@ -162,7 +162,6 @@ EXIT STATUS
 		newLogitsCommand(), newGenerateCommand(), newEvalCommand(), newInitCommand())
 	root.AddCommand(newFinetuneCommand())
 	root.AddCommand(newFuseCommand(), newAdaptersCommand())
-	root.AddCommand(newAlignCommand(), newTransportCommand())
 	root.AddCommand(newPreviewCommand())
 	root.AddCommand(newBarrierCommand(), newAnalyzeCommand())
 	return root
