@@ -3,13 +3,11 @@ package merge
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,24 +21,25 @@ import (
 
 // AlignReport says how a model was aligned.
 type AlignReport struct {
-	Model     string  `json:"model"`
-	Reference string  `json:"reference"`           // recipe.UniverseReference for a consensus
-	Method    string  `json:"method"`              // as in recipes; "map" for a saved alignment
-	File      string  `json:"file,omitempty"`      // the saved alignment
-	Spec      string  `json:"spec"`                // family, or file
-	SpecHash  string  `json:"spec_hash"`           // of the symmetry spec
-	Seed      uint64  `json:"seed"`                // of the matching
-	Exact     bool    `json:"exact"`               // values were only moved and their signs flipped
-	Turned    bool    `json:"turned"`              // the residual stream was turned, and gains folded
-	Skipped   string  `json:"skipped,omitempty"`   // why the model stayed as it is
-	SavedAs   string  `json:"saved_as,omitempty"`  // name of the map in the output
-	Resumed   bool    `json:"resumed,omitempty"`   // the map is from the run that was interrupted
-	Matched   *Match  `json:"matched,omitempty"`   // nil for saved alignments
-	Groups    []Kind  `json:"groups,omitempty"`    // what the map does, by kinds of groups
-	Ancestry  string  `json:"ancestry,omitempty"`  // what the weights say about a common origin
-	Same      bool    `json:"same_base,omitempty"` // the verdict is that both share their ancestry without any map
-	Anchors   int     `json:"anchors,omitempty"`   // tokens that both vocabularies have, where they differ
-	Seconds   float64 `json:"-"`
+	Model     string   `json:"model"`
+	Reference string   `json:"reference"`           // recipe.UniverseReference for a consensus
+	Method    string   `json:"method"`              // as in recipes; "map" for a saved alignment
+	File      string   `json:"file,omitempty"`      // the saved alignment
+	Spec      string   `json:"spec"`                // family, or file
+	SpecHash  string   `json:"spec_hash"`           // of the symmetry spec
+	Seed      uint64   `json:"seed"`                // of the matching
+	Exact     bool     `json:"exact"`               // values were only moved and their signs flipped
+	Turned    bool     `json:"turned"`              // the residual stream was turned, and gains folded
+	Skipped   string   `json:"skipped,omitempty"`   // why the model stayed as it is
+	SavedAs   string   `json:"saved_as,omitempty"`  // name of the map in the output
+	Resumed   bool     `json:"resumed,omitempty"`   // the map is from the run that was interrupted
+	Matched   *Match   `json:"matched,omitempty"`   // nil for saved alignments
+	Learned   *Learned `json:"learned,omitempty"`   // of the methods that learn
+	Groups    []Kind   `json:"groups,omitempty"`    // what the map does, by kinds of groups
+	Ancestry  string   `json:"ancestry,omitempty"`  // what the weights say about a common origin
+	Same      bool     `json:"same_base,omitempty"` // the verdict is that both share their ancestry without any map
+	Anchors   int      `json:"anchors,omitempty"`   // tokens that both vocabularies have, where they differ
+	Seconds   float64  `json:"-"`
 }
 
 // Match are the figures of a matching.
@@ -52,6 +51,18 @@ type Match struct {
 	L2After      float64 `json:"l2_after"`
 	Rounds       int     `json:"rounds"`
 	Certificates int     `json:"certificates"` // assignments that were proved to be optimal
+}
+
+// Learned are the losses of a map that was learned: of the models, and of their midpoint before and after.
+type Learned struct {
+	LossReference float64 `json:"loss_reference"` // on the held-out data
+	LossModel     float64 `json:"loss_model"`
+	HeldOutBefore float64 `json:"held_out_before"`
+	HeldOutAfter  float64 `json:"held_out_after"`
+	TrainBefore   float64 `json:"train_before"`
+	TrainAfter    float64 `json:"train_after"`
+	Steps         int     `json:"steps"`
+	Best          int     `json:"best"` // the step whose map was taken
 }
 
 // Ratio is the distance after over the distance before.
@@ -365,37 +376,8 @@ func (a *aligned) finish(p *plan.Plan, w *tensors.Writer) error {
 // digest identifies the maps, bit by bit.
 func (a *aligned) digest(p *plan.Plan) string {
 	h := sha256.New()
-	number := func(x float64) { _ = binary.Write(h, binary.LittleEndian, math.Float64bits(x)) }
 	for _, m := range p.Aligned.Models {
-		one := a.maps[m]
-		fmt.Fprintf(h, "model %s|", one.Spec.Hash())
-		for i := range one.Spec.Groups {
-			id := one.Spec.Groups[i].ID
-			e, ok := one.Elements[id]
-			if !ok {
-				continue
-			}
-			fmt.Fprintf(h, "%q %s %d %d %d %d|", id, e.Kind, len(e.Index), len(e.Scale), len(e.Matrix), len(e.Plane))
-			for _, j := range e.Index {
-				number(float64(j))
-			}
-			for _, x := range slices.Concat(e.Scale, e.Matrix) {
-				number(x)
-			}
-			for _, c := range e.Plane {
-				number(real(c))
-				number(imag(c))
-			}
-		}
-		for i := range one.Spec.Norms {
-			name := one.Spec.Norms[i].Gain
-			if g, ok := one.Gains[name]; ok {
-				fmt.Fprintf(h, "gain %q %d|", name, len(g.To))
-				for _, x := range g.To {
-					number(x)
-				}
-			}
-		}
+		fmt.Fprintf(h, "%s|", a.maps[m].Digest())
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

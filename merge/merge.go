@@ -33,6 +33,7 @@ type Options struct {
 	CopyTokenizer  bool
 	ModelCard      bool
 	AllowNonFinite bool
+	Verify         bool                               // check that every assignment of a matching is optimal
 	Version        string                             // of the program, for the model card
 	Started        func(total int64)                  // bytes that will be written (without what an interrupted merge has done)
 	Written        func(n int64)                      // progress, from any goroutine

@@ -162,6 +162,7 @@ EXIT STATUS
 		newLogitsCommand(), newGenerateCommand(), newEvalCommand(), newInitCommand())
 	root.AddCommand(newFinetuneCommand())
 	root.AddCommand(newFuseCommand(), newAdaptersCommand())
+	root.AddCommand(newAlignCommand(), newTransportCommand())
 	root.AddCommand(newPreviewCommand())
 	root.AddCommand(newBarrierCommand(), newAnalyzeCommand())
 	return root

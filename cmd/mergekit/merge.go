@@ -22,7 +22,7 @@ type mergeOptions struct {
 	threads                       int
 	force, resume                 bool
 	noTokenizer, noCard           bool
-	allowNonFinite                bool
+	allowNonFinite, verify        bool
 }
 
 // planOptions are the flags that change how a recipe is understood; merge and plan share them.
@@ -90,6 +90,7 @@ EXIT STATUS
 	f.BoolVar(&o.resume, "resume", false, "finish an interrupted merge")
 	f.BoolVar(&o.noTokenizer, "no-copy-tokenizer", false, "do not copy tokenizer and generation files")
 	f.BoolVar(&o.noCard, "no-model-card", false, "write neither README.md nor mergekit_config.yml")
+	f.BoolVar(&o.verify, "verify", false, "check that every assignment of an alignment is optimal")
 	f.BoolVar(&o.allowNonFinite, "allow-non-finite", false, "accept NaN and infinite values in the result")
 	return cmd
 }
@@ -100,7 +101,7 @@ func runMerge(cmd *cobra.Command, recipe, out string, o *mergeOptions) error {
 		return err
 	}
 	mo := merge.Options{Plan: popts, Threads: o.threads, Force: o.force, Resume: o.resume, CopyTokenizer: !o.noTokenizer,
-		ModelCard: !o.noCard, AllowNonFinite: o.allowNonFinite, Version: version}
+		ModelCard: !o.noCard, AllowNonFinite: o.allowNonFinite, Verify: o.verify, Version: version}
 	if mo.ShardBytes, err = parseSize("--shard-size", o.shardSize); err != nil {
 		return err
 	}
@@ -130,13 +131,15 @@ func mergeWith(cmd *cobra.Command, recipe, out, choice string, mo merge.Options)
 		fmt.Fprintf(os.Stderr, "backend %s: %s\n", status.Kind, status.Detail)
 	}
 	var bar *progress.Progress
-	mo.Warn = func(m string) { warn(cmd, m) }
-	mo.Started = func(total int64) { bar = newProgress(cmd, total, "merging") }
+	steps := newStepView(cmd)
+	mo.Matching, mo.Repairing = steps.show, steps.show
+	mo.ModelBackend = modelBackend(choice)
+	mo.Warn = func(m string) { steps.end(); warn(cmd, m) }
+	mo.Started = func(total int64) { steps.end(); bar.Done(); bar = newProgress(cmd, total, "merging") }
 	mo.Written = func(n int64) { bar.Add(n) }
 	s, err := merge.Run(cmd.Context(), recipe, out, mo)
-	if bar != nil {
-		bar.Done()
-	}
+	steps.end()
+	bar.Done()
 	if err != nil {
 		return err
 	}
@@ -159,6 +162,13 @@ func printSummary(s *merge.Summary) {
 		bytesText(s.Read), bytesText(s.Written), s.Shards, plural(s.Shards), bytesText(int64(rate)), bytesText(s.PeakAnon), bytesText(s.PeakRSS))
 	if s.Resumed > 0 {
 		fmt.Printf("  %d tensors had been finished before the interruption\n", s.Resumed)
+	}
+	for i := range s.Aligned {
+		fmt.Printf("  %s\n", alignText(&s.Aligned[i]))
+		printAlignment(&s.Aligned[i])
+	}
+	if r := s.Repaired; r != nil {
+		fmt.Printf("  repaired by %s: %d units in %d layers, %d batch norms\n", r.Mode, r.Units, len(r.Layers), r.Norms)
 	}
 	for _, m := range s.Survival {
 		fmt.Printf("  task vector of %s: %.1f%% of its %s non-zero entries survived\n", m.Model, 100*m.Share, count(m.NonZero))

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/finetune/data"
+	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/tensors"
 	"github.com/mergekit/mergekit/text/chat"
@@ -26,6 +28,8 @@ func TestStatusOf(t *testing.T) {
 		{&model.VocabularyError{}, exitBadInput},
 		{&model.InputError{}, exitBadInput},
 		{&adapter.Error{}, exitBadInput},
+		{&align.Error{}, exitBadInput},
+		{&symmetry.Error{}, exitBadInput},
 		{&tokenizer.Error{}, exitBadInput},
 		{&chat.Error{}, exitBadInput},
 		{&chat.LookupError{}, exitBadInput},

@@ -26,6 +26,18 @@ type Aligned struct {
 	Models    []*Model // the ones that are aligned
 }
 
+// Open opens a recipe's models and finds out which are aligned to which, and plans no tensors: for aligning without merging.
+func Open(r *recipe.Recipe, o Options) (p *Plan, err error) {
+	b := &builder{Plan: &Plan{Recipe: r, Options: o, Config: map[string]any{}}}
+	for _, step := range []func() error{b.chooseMethod, b.openModels, b.chooseArch, b.alignment} {
+		if err := step(); err != nil {
+			b.Close()
+			return nil, err
+		}
+	}
+	return b.Plan, nil
+}
+
 // alignment finds the models of an align block, and refuses recipes whose models cannot be aligned as wholes.
 func (b *builder) alignment() error {
 	a := b.Recipe.Align
