@@ -29,6 +29,7 @@ func newAnalyzeCommand() *cobra.Command {
 // analyzeOptions are the flags of the analyze verbs.
 type analyzeOptions struct {
 	modelOptions
+	find       findOptions
 	aligned    string
 	data       string
 	samples    int
@@ -48,7 +49,7 @@ func newAnalyzeLMCCommand() *cobra.Command {
 		Short: "Compare the singular vectors of two models, layer by layer",
 		Long: `analyze lmc says why two models are linearly connected, or why not. For every layer it prints how far the singular values differ, how much
 the singular vectors agree (R: 1 for equal layers, about 0 for unrelated ones; R(0) over all values, R(0.3) over those that are at least 0.3
-of the largest), and the distance of the weights; with --aligned B2 before and after alignment. With --data it also prints how much of what
+of the largest), and the distance of the weights; with --aligned B2, or --align METHOD in memory, before and after alignment. With --data it also prints how much of what
 a layer of A reads lies along its large singular vectors.
 
 Matrices whose smaller side is larger than --full-up-to are compared by their --rank largest values, found by random projection.
@@ -60,6 +61,7 @@ EXIT STATUS
 		RunE: func(cmd *cobra.Command, args []string) error { return runAnalyzeLMC(cmd, args[0], args[1], &o) },
 	}
 	o.register(cmd)
+	o.find.register(cmd, false)
 	f := cmd.Flags()
 	f.StringVar(&o.aligned, "aligned", "", "B after alignment, such as what 'mergekit align' wrote")
 	f.StringVar(&o.data, "data", "", "what A reads for the energy along its singular vectors: rows of text, or examples")
@@ -78,6 +80,12 @@ func runAnalyzeLMC(cmd *cobra.Command, a, b string, o *analyzeOptions) error {
 	if o.fullUpTo < 1 || o.rank < 1 || o.samples < 0 || o.threads < 0 || !(o.divide > 0) {
 		return usageError{fmt.Errorf("--full-up-to, --rank and --divide must be positive, --samples and --threads must not be negative")}
 	}
+	if err := o.find.check(); err != nil {
+		return usageError{err}
+	}
+	if len(o.find.methods) > 1 || len(o.find.methods) == 1 && o.aligned != "" {
+		return usageError{fmt.Errorf("give one --align METHOD, or --aligned B2")}
+	}
 	dirs := []string{a, b}
 	if o.aligned != "" {
 		dirs = append(dirs, o.aligned)
@@ -90,6 +98,18 @@ func runAnalyzeLMC(cmd *cobra.Command, a, b string, o *analyzeOptions) error {
 		}
 		defer c.Close()
 		weights[i] = align.OfCheckpoint(c)
+	}
+	r := &lmc.Report{A: shortName(a), B: shortName(b), Version: version}
+	if o.aligned != "" {
+		r.Aligned = shortName(o.aligned)
+	}
+	if len(o.find.methods) == 1 {
+		found, err := o.find.find(cmd, []string{a, b}, o.find.methods[0], o.backend, o.threads, o.calibration)
+		if err != nil {
+			return err
+		}
+		weights[2] = align.Aligned(weights[1], found[1].Map)
+		r.Aligned, r.Alignment = "by "+o.find.methods[0], found[1].Report
 	}
 	view := newRowsView(cmd, "comparing")
 	view.unit = "tensors"
@@ -104,10 +124,7 @@ func runAnalyzeLMC(cmd *cobra.Command, a, b string, o *analyzeOptions) error {
 			return err
 		}
 	}
-	r := &lmc.Report{A: shortName(a), B: shortName(b), Analysis: analysis, Version: version}
-	if o.aligned != "" {
-		r.Aligned = shortName(o.aligned)
-	}
+	r.Analysis = analysis
 	return o.render(cmd, r)
 }
 
@@ -125,6 +142,14 @@ func openWhole(name string) (*tensors.Checkpoint, error) {
 	return tensors.Open(f.dir)
 }
 
+// calibration says which data alignment sees.
+func (o *analyzeOptions) calibration() (calibration.Options, error) {
+	if o.data == "" {
+		return calibration.Options{}, usageError{fmt.Errorf("--align %s needs --data FILE", o.find.methods[0])}
+	}
+	return calibration.Options{Files: []string{o.data}, Samples: o.samples, Seed: o.seed, Batch: 8, Divide: o.divide, LabelFirst: o.labelFirst}, nil
+}
+
 // read sends data through the first model and shows the analysis what its layers read.
 func (o *analyzeOptions) read(cmd *cobra.Command, dir string, w align.Weights, a *lmc.Analysis) error {
 	s, err := o.open(cmd)
@@ -132,7 +157,10 @@ func (o *analyzeOptions) read(cmd *cobra.Command, dir string, w align.Weights, a
 		return err
 	}
 	defer s.close()
-	from := calibration.Options{Files: []string{o.data}, Samples: o.samples, Seed: o.seed, Divide: o.divide, LabelFirst: o.labelFirst}
+	from, err := o.calibration()
+	if err != nil {
+		return err
+	}
 	every := func(string) bool { return true }
 	if isPlain(dir) {
 		m, err := model.LoadPlain(cmd.Context(), dir, s.backend, 0)

@@ -18,6 +18,7 @@ import (
 type barrierOptions struct {
 	modelOptions
 	measureOptions
+	find            findOptions
 	points, samples int
 	seed            uint64
 	aligned         []string
@@ -37,8 +38,9 @@ Data of a network of "model_type" mlp or convnet, or of a vision transformer wit
 safetensors file with the tensors "input" and "labels"; data of a language model or a classifier of texts is a file of rows, as
 'mergekit eval' reads them.
 
---aligned NAME=B2 measures the path from A to another version of B beside it, such as what 'mergekit align' wrote; with more models
-NAME=B2,C2. With -o the folder gets barrier.json, barrier.png, barrier.svg and barrier.html, a page that needs nothing else.
+--align METHOD brings B into A's coordinates in memory and measures that version too, so that table and figure have both; methods
+that need data take --calibration, or --train. --aligned NAME=B2 measures the path from A to another version of B beside it, such as what 'mergekit
+align' wrote; with more models NAME=B2,C2. With -o the folder gets barrier.json, barrier.png, barrier.svg and barrier.html, a page that needs nothing else.
 
 EXIT STATUS
   0 done, 1 failed, 2 bad models, data or command line, 3 out of memory, 130 interrupted`,
@@ -52,6 +54,7 @@ EXIT STATUS
 	}
 	o.modelOptions.register(cmd)
 	o.measureOptions.register(cmd)
+	o.find.register(cmd, true)
 	f := cmd.Flags()
 	f.IntVar(&o.points, "points", 25, "points of a path, both ends included")
 	f.IntVar(&o.samples, "samples", 64, "random points between three models or more")
@@ -65,6 +68,7 @@ EXIT STATUS
 type variant struct {
 	name string
 	dirs []string
+	maps []*align.Map // nil, or one for each model, nil where the model stays
 }
 
 // variants lists what is measured: the models as given, then every aligned version of all but the first.
@@ -101,6 +105,27 @@ func (o *barrierOptions) variants(args []string) ([]variant, error) {
 	return list, nil
 }
 
+// align finds the maps of every method that was asked for.
+func (o *barrierOptions) align(cmd *cobra.Command, out *connect.Report, given variant) (list []variant, err error) {
+	for _, method := range o.find.methods {
+		found, err := o.find.find(cmd, given.dirs, method, o.backend, 0, o.calibrationOptions)
+		if err != nil {
+			return nil, err
+		}
+		v := variant{name: method, dirs: given.dirs}
+		for _, f := range found {
+			if f == nil {
+				v.maps = append(v.maps, nil)
+				continue
+			}
+			v.maps = append(v.maps, f.Map)
+			out.Alignments = append(out.Alignments, f.Report)
+		}
+		list = append(list, v)
+	}
+	return list, nil
+}
+
 func (o *barrierOptions) check() error {
 	switch {
 	case o.adapter != "":
@@ -111,6 +136,9 @@ func (o *barrierOptions) check() error {
 		return fmt.Errorf("--points %d: a path has from 2 to 10001 points", o.points)
 	case o.samples < 0:
 		return fmt.Errorf("--samples must not be negative")
+	}
+	if err := o.find.check(); err != nil {
+		return err
 	}
 	return o.measureOptions.check()
 }
@@ -137,7 +165,11 @@ func runBarrier(cmd *cobra.Command, args []string, o *barrierOptions) error {
 	for _, a := range args {
 		out.Models = append(out.Models, shortName(a))
 	}
-	if err := o.measureAll(s, out, variants); err != nil {
+	aligned, err := o.align(cmd, out, variants[0])
+	if err != nil {
+		return err
+	}
+	if err := o.measureAll(s, out, append(variants, aligned...)); err != nil {
 		return err
 	}
 	return o.render(cmd, out)
@@ -181,8 +213,12 @@ func (o *barrierOptions) measureAll(s *session, out *connect.Report, variants []
 	out.Sets = m.infos
 	for _, v := range variants {
 		var models []connect.Model
-		for _, dir := range v.dirs {
-			models = append(models, connect.Model{Name: dir, Weights: align.OfCheckpoint(open[dir])})
+		for i, dir := range v.dirs {
+			w := align.OfCheckpoint(open[dir])
+			if v.maps != nil && v.maps[i] != nil {
+				w = align.Aligned(w, v.maps[i])
+			}
+			models = append(models, connect.Model{Name: dir, Weights: w})
 		}
 		result, err := o.measureOne(s, m, v.name, models)
 		if err != nil {

@@ -213,6 +213,11 @@ func (o *measureOptions) openTransformer(s *session, variants []variant, open ma
 			}
 		}
 	}
+	for _, v := range variants {
+		for _, m := range v.maps {
+			untied = untied || m != nil && len(m.Untied()) > 0
+		}
+	}
 	load := model.Options{Backend: s.backend, Compute: s.compute, Widen: true}
 	if d.Tied && untied { // an aligned version has a head of its own
 		load.Overlay = &model.Overlay{Untied: true}

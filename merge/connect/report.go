@@ -2,9 +2,7 @@ package connect
 
 import (
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 
 	"github.com/mergekit/mergekit/internal/report"
 )
@@ -24,13 +22,14 @@ type SetInfo struct {
 
 // Report is all that was measured, as barrier.json has it.
 type Report struct {
-	Models   []string          `json:"models"`
-	Sets     []SetInfo         `json:"sets"`
-	Points   int               `json:"points"`
-	Repair   string            `json:"repair"`
-	Variants []Variant         `json:"variants"`
-	Settings map[string]string `json:"settings,omitempty"` // how the models were aligned
-	Version  string            `json:"version"`
+	Models   []string  `json:"models"`
+	Sets     []SetInfo `json:"sets"`
+	Points   int       `json:"points"`
+	Repair   string    `json:"repair"`
+	Variants []Variant `json:"variants"`
+	// Alignments say how models were aligned for it.
+	Alignments []any  `json:"alignments,omitempty"`
+	Version    string `json:"version"`
 }
 
 // cell writes a measure.
@@ -187,11 +186,6 @@ func (r *Report) Findings() *report.Findings {
 		f.Settings = append(f.Settings, report.Pair{Name: s.Name, Value: fmt.Sprintf("%s, %d rows", s.File, s.Rows)})
 	}
 	f.Settings = append(f.Settings, report.Pair{Name: "points", Value: fmt.Sprint(r.Points)}, report.Pair{Name: "repair", Value: r.Repair})
-	for _, k := range sortedKeys(r.Settings) {
-		f.Settings = append(f.Settings, report.Pair{Name: k, Value: r.Settings[k]})
-	}
 	f.Settings = append(f.Settings, report.Pair{Name: "mergekit", Value: r.Version})
 	return f
 }
-
-func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

@@ -14,8 +14,9 @@ type Report struct {
 	B       string `json:"b"`
 	Aligned string `json:"aligned,omitempty"` // how B was aligned
 	*Analysis
-	Settings map[string]string `json:"settings,omitempty"`
-	Version  string            `json:"version"`
+	// Alignment says how B was aligned for it.
+	Alignment any    `json:"alignment,omitempty"`
+	Version   string `json:"version"`
 }
 
 func cell(v float64) string { return fmt.Sprintf("%.4f", v) }
@@ -137,14 +138,6 @@ func (r *Report) Findings() *report.Findings {
 	f.Settings = []report.Pair{{Name: "A", Value: r.A}, {Name: "B", Value: r.B}}
 	if r.Aligned != "" {
 		f.Settings = append(f.Settings, report.Pair{Name: "aligned", Value: r.Aligned})
-	}
-	keys := make([]string, 0, len(r.Settings))
-	for k := range r.Settings {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
-		f.Settings = append(f.Settings, report.Pair{Name: k, Value: r.Settings[k]})
 	}
 	f.Settings = append(f.Settings, report.Pair{Name: "distance formula misses by at most", Value: fmt.Sprintf("%.2g", r.Identity)}, report.Pair{Name: "mergekit", Value: r.Version})
 	return f
