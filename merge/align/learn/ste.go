@@ -16,7 +16,7 @@ import (
 // Of all maps on the way, the one whose midpoint is best on the held-out examples is taken, the first included: the loss of a training
 // batch, which the reference goes by, is noisy.
 func STE(ctx context.Context, spec *symmetry.Spec, a, b align.Weights, obj Objective, o Options) (*Result, error) {
-	o = o.fill(300, 1e-2)
+	o = o.fill(300)
 	if o.Match == nil {
 		return nil, fmt.Errorf("learn: STE needs a matcher")
 	}
