@@ -123,11 +123,9 @@ func chosen(n int) []int {
 
 // Lead says in a sentence what was found.
 func (r *Report) Lead() string {
-	text := fmt.Sprintf("Of the large singular vectors, %.0f%% agree before", 100*r.Before.R[1])
+	text := fmt.Sprintf("The large singular vectors agree by R(0.3) = %.3f", r.Before.R[1])
 	if r.After != nil {
-		text += fmt.Sprintf(" and %.0f%% after alignment; the distance becomes %.2f of what it was", 100*r.After.R[1], *r.L2Ratio)
-	} else {
-		text += " alignment"
+		text += fmt.Sprintf(" before and %.3f after alignment; the distance becomes %.2f of what it was", r.After.R[1], *r.L2Ratio)
 	}
 	return text + fmt.Sprintf(". The singular values differ by %.1f%%.", 100*r.Spectra)
 }
