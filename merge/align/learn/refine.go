@@ -2,7 +2,6 @@ package learn
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"math/cmplx"
@@ -11,16 +10,16 @@ import (
 
 	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/merge/align"
+	"github.com/mergekit/mergekit/merge/align/match"
 	"github.com/mergekit/mergekit/model"
 )
 
 // Options say how a map is learned. Zero values are the defaults.
 type Options struct {
-	// Start is the map to begin with; nil: what Match finds.
+	// Start is the map to begin with; nil: what weight matching finds.
 	Start *align.Map
-	// Match finds a map that brings b close to a, by their weights; b has been mapped by the best map so far, so that the identity is
-	// where to begin. Refine asks once, STE in every step.
-	Match func(ctx context.Context, spec *symmetry.Spec, a, b align.Weights) (*align.Map, error)
+	// Matching says how weights are matched: for Start, and by STE in every step, there from the last map on.
+	Matching match.Options
 	// Steps is how many batches are learned from: 500 for Refine, 300 for STE.
 	Steps int
 	// Every is how many steps lie between two looks at the held-out examples; 0: a twentieth of Steps.
@@ -195,11 +194,12 @@ func (p *pair) start(ctx context.Context, a align.Weights, o Options) (*align.Ma
 	if o.Start != nil {
 		return o.Start, nil
 	}
-	if o.Match == nil {
-		return nil, errors.New("learn: neither a map to start with nor a matcher")
-	}
 	o.Progress(0, o.Steps, "weight matching")
-	return o.Match(ctx, p.spec, a, p.b)
+	found, err := match.Pair(ctx, p.spec, a, p.b, o.Matching)
+	if err != nil {
+		return nil, err
+	}
+	return found.Map, nil
 }
 
 // nothing is the error where the groups that were asked for have no continuous map.

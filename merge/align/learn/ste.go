@@ -6,6 +6,7 @@ import (
 
 	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/merge/align"
+	"github.com/mergekit/mergekit/merge/align/match"
 	"github.com/mergekit/mergekit/model"
 )
 
@@ -17,9 +18,6 @@ import (
 // batch, which the reference goes by, is noisy.
 func STE(ctx context.Context, spec *symmetry.Spec, a, b align.Weights, obj Objective, o Options) (*Result, error) {
 	o = o.fill(300)
-	if o.Match == nil {
-		return nil, fmt.Errorf("learn: STE needs a matcher")
-	}
 	p, err := newPair(spec, a, b, obj)
 	if err != nil {
 		return nil, err
@@ -69,6 +67,8 @@ func STE(ctx context.Context, spec *symmetry.Spec, a, b align.Weights, obj Objec
 		return nil
 	}
 	seen = mapped
+	again := o.Matching
+	again.Init, again.Restarts, again.NoReport, again.Progress = match.Identity, 0, true, nil
 	for step := range o.Steps {
 		loss, grad, err := obj.Gradient(ctx, p.between(mapped, 0.5), o.Seed, step)
 		if err != nil {
@@ -84,11 +84,11 @@ func STE(ctx context.Context, spec *symmetry.Spec, a, b align.Weights, obj Objec
 				t.Data[i] -= float32(o.Rate) * v[i]
 			}
 		}
-		further, err := o.Match(ctx, spec, align.OfTensors(free), align.Aligned(p.b, now))
+		further, err := match.Pair(ctx, spec, align.OfTensors(free), align.Aligned(p.b, now), again)
 		if err != nil {
 			return nil, err
 		}
-		if now, err = align.Compose(further, now); err != nil {
+		if now, err = align.Compose(further.Map, now); err != nil {
 			return nil, err
 		}
 		if mapped, err = p.read(align.Aligned(p.b, now)); err != nil {
