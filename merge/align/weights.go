@@ -65,13 +65,16 @@ func (c checkpoint) ReadAt(name string, dst []float32, off int64) error {
 	if off < 0 || off > v.Elems()-int64(len(dst)) {
 		return fmt.Errorf("%s: elements %d to %d are outside of the tensor", show(name), off, off+int64(len(dst)))
 	}
-	// Pages that were read are given back piece by piece, so that a large tensor never is in memory twice.
-	const piece = 1 << 22
+	// Large pieces give the pages back that they were read from, so that a large tensor is not in memory twice.
+	const piece = 1 << 20
 	size := int64(v.DType.Size())
 	for len(dst) > 0 {
 		n := int64(min(piece, len(dst)))
 		if err := tensors.DecodeFloat32(dst[:n], v.Data[off*size:(off+n)*size], v.DType); err != nil {
 			return fmt.Errorf("%s: %w", show(name), err)
+		}
+		if n == piece {
+			c.Release(name, off*size, n*size)
 		}
 		dst, off = dst[n:], off+n
 	}

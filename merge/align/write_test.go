@@ -170,6 +170,43 @@ func TestWriteTurned(t *testing.T) {
 	}
 }
 
+// TestWriteResume: an interrupted output is finished with the same bytes, and not with another map.
+func TestWriteResume(t *testing.T) {
+	s := transformer(2, false)
+	dir, c := checkpointIn(t, weightsOf(2, false, 1), tensors.F32, tiedConfig)
+	m := mustRandom(t, s, 1, RandomOptions{Scales: true})
+	whole, out := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "out")
+	if _, err := Write(context.Background(), m, c, dir, whole, WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	pieces := 0
+	_, err := Write(ctx, m, c, dir, out, WriteOptions{Threads: 1, Written: func(int64) {
+		if pieces++; pieces == 12 {
+			stop()
+		}
+	}})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("was not interrupted: %v", err)
+	}
+	other := mustRandom(t, s, 2, RandomOptions{Scales: true})
+	var bad *tensors.FormatError
+	if _, err := Write(context.Background(), other, c, dir, out, WriteOptions{Resume: true}); !errors.As(err, &bad) {
+		t.Errorf("another map went on with the output: %v", err)
+	}
+	left := int64(0)
+	if _, err := Write(context.Background(), m, c, dir, out, WriteOptions{Resume: true, Started: func(n int64) { left = n }}); err != nil {
+		t.Fatal(err)
+	}
+	a, _ := os.ReadFile(filepath.Join(whole, "model.safetensors"))
+	if b, err := os.ReadFile(filepath.Join(out, "model.safetensors")); err != nil || !bytes.Equal(a, b) {
+		t.Errorf("the resumed output has other bytes: %v", err)
+	}
+	if left <= 0 || left >= c.TotalBytes() {
+		t.Errorf("%d of %d bytes were left to do", left, c.TotalBytes())
+	}
+}
+
 // TestWriteRefuses: NaN weights, wrong shapes, the own directory.
 func TestWriteRefuses(t *testing.T) {
 	s := transformer(1, false)
