@@ -106,5 +106,5 @@ func path(r *connect.Report, variant, set string) (*connect.Path, *connect.Curve
 	return nil, nil, fmt.Errorf("the measurement has no %s on %s", variant, set)
 }
 
-func four(x float64) string    { return fmt.Sprintf("%.3f", x) }
+func number(x float64) string  { return fmt.Sprintf("%.3f", x) }
 func percent(x float64) string { return fmt.Sprintf("%.1f%%", 100*x) }

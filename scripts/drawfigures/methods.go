@@ -2,48 +2,39 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/mergekit/mergekit/internal/report"
 )
 
-// methods compares the ways of matching on the narrowest digits networks: the whole path, and figures of all widths.
+// methods compares the ways of matching: the whole path between the first two digits networks of width 32, and figures of all widths.
 func methods(ctx context.Context, j *job) (*section, error) {
-	list := []struct {
-		name, variant string
-		tone          report.Tone
-	}{{"as given", "as given", report.Second}, {"weight", "weight", report.First}, {"activation", "activation", report.Third}, {"straight-through", "ste", report.Fourth}}
+	ways := []way{given, {"weight", "weight", report.First}, {"activation", "activation", report.Third}, {"straight-through", "ste", report.Fourth}}
+	const flags = "weight,activation,ste"
 	t := tasks[0]
-	s := &section{figure: &report.Figure{Title: "Ways of matching, on the path between two networks of width 32"},
+	s := &section{figure: &report.Figure{Title: "Ways of matching: the path between two networks of width 32 on digits"},
 		alt: "Test loss and error over t for networks as given, and after weight, activation and straight-through matching"}
 	loss := report.Panel{Title: "Test loss", X: "t", Y: "loss", Zero: true}
 	wrong := report.Panel{Title: "Test error", X: "t", Y: "share of wrong answers", Zero: true}
-	table := report.Table{Title: "Ways of matching, " + t.title, Text: 2, Note: "Test loss barrier, accuracy of the midpoint, and the same with repaired activations.",
-		Head: []string{"width", "matching", "barrier", "accuracy of the midpoint", "repaired"}}
-	for i, w := range widths {
-		models := j.networks(t, w, 2)
-		r, err := j.barrier(ctx, t, models, "--align", "weight,activation,ste")
+	r, err := j.barrier(ctx, t, j.networks(t, widths[0], 2), "--align", flags)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range ways {
+		p, c, err := path(r, w.variant, "test")
 		if err != nil {
 			return nil, err
 		}
-		repaired, err := j.barrier(ctx, t, models, "--align", "weight,activation,ste", "--repair", "activations", "--points", "3")
+		loss.Lines = append(loss.Lines, report.Line{Name: w.name, X: p.T, Y: c.Loss, Tone: w.tone})
+		wrong.Lines = append(wrong.Lines, report.Line{Name: w.name, X: p.T, Y: c.Error, Tone: w.tone})
+	}
+	table := pairTable("Ways of matching, " + t.title)
+	for _, w := range widths {
+		found, err := j.measurePairs(ctx, t, w, ways, flags)
 		if err != nil {
 			return nil, err
 		}
-		for _, m := range list {
-			p, c, err := path(r, m.variant, "test")
-			if err != nil {
-				return nil, err
-			}
-			_, again, err := path(repaired, m.variant, "test")
-			if err != nil {
-				return nil, err
-			}
-			if i == 0 {
-				loss.Lines = append(loss.Lines, report.Line{Name: m.name, X: p.T, Y: c.Loss, Tone: m.tone})
-				wrong.Lines = append(wrong.Lines, report.Line{Name: m.name, X: p.T, Y: c.Error, Tone: m.tone})
-			}
-			table.Rows = append(table.Rows, []string{fmt.Sprint(w), m.name, four(c.LossBarrier.Chord), percent(1 - *c.ErrorBarrier.Middle), percent(1 - *again.ErrorBarrier.Middle)})
+		for i := range ways {
+			table.Rows = append(table.Rows, found[i].row(w, ways[i].name))
 		}
 	}
 	s.figure.Panels = []report.Panel{loss, wrong}

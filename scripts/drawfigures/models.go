@@ -39,7 +39,7 @@ func manyModels(ctx context.Context, j *job) (*section, error) {
 					return nil, err
 				}
 				rises[i] = append(rises[i], rise)
-				table.Rows = append(table.Rows, []string{fmt.Sprint(n), v.name, four(rise), four(worst), percent(1 - wrong)})
+				table.Rows = append(table.Rows, []string{fmt.Sprint(n), v.name, number(rise), number(worst), percent(1 - wrong)})
 			}
 		}
 		for i, v := range variants {

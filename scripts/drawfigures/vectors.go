@@ -31,8 +31,8 @@ func vectors(ctx context.Context, j *job) (*section, error) {
 			x := report.Over(len(before))
 			panel.Lines = append(panel.Lines, report.Line{Name: fmt.Sprintf("width %d, before", w), X: x, Y: before, Tone: tones[i], Dashed: true, Dots: true},
 				report.Line{Name: fmt.Sprintf("width %d, after", w), X: x, Y: after, Tone: tones[i], Dots: true})
-			table.Rows = append(table.Rows, []string{fmt.Sprint(w), percent(r.Spectra), four(r.Before.R[0]), four(r.After.R[0]), four(r.Before.R[1]), four(r.After.R[1]),
-				four(r.Before.Weighted), four(r.After.Weighted), four(*r.L2Ratio), percent(r.Energy.Share), percent(r.Energy.Chance)})
+			table.Rows = append(table.Rows, []string{fmt.Sprint(w), percent(r.Spectra), number(r.Before.R[0]), number(r.After.R[0]), number(r.Before.R[1]), number(r.After.R[1]),
+				number(r.Before.Weighted), number(r.After.Weighted), number(*r.L2Ratio), percent(r.Energy.Share), percent(r.Energy.Chance)})
 		}
 		s.figure.Panels = append(s.figure.Panels, panel)
 		s.tables = append(s.tables, table)
