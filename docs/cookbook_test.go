@@ -257,7 +257,7 @@ var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
 
 // TestLinks looks for the files that the pages link to.
 func TestLinks(t *testing.T) {
-	list := append(pages(t), "differences.md")
+	list := append(pages(t), "differences.md", "align.md")
 	records, err := filepath.Glob("decisions/*.md")
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ package method
 var methods = []*Method{
 	Linear,
 	UniformSoup,
+	WeightMatching,
 	Slerp,
 	Nuslerp,
 	Multislerp,

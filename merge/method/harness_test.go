@@ -259,6 +259,7 @@ func invariant(t *testing.T) []merging {
 		three("ram", nil), three("ramplus_tl", nil), three("model_stock", nil), three("model_stock", params{"filter_wise": true}), three("multislerp", nil), three("karcher", nil),
 		{method: "linear", base: -1, shape: shape, x: list, each: []params{{"weight": 0.1}, {"weight": 0.2}, {"weight": 0.3}, {"weight": 0.4}}},
 		{method: "uniform_soup", base: -1, shape: shape, x: list},
+		{method: "weight_matching", base: -1, shape: shape, x: list[:2], shared: params{"t": 0.3}},
 		{method: "slerp", shape: shape, x: list[:2], shared: params{"t": 0.3}},
 		{method: "nuslerp", shape: shape, x: list[:3], each: w},
 		{method: "nuslerp", shape: shape, x: list[:3], each: w, shared: params{"nuslerp_flatten": false}},

@@ -27,6 +27,17 @@ func TestLinearOfOne(t *testing.T) {
 	merging{method: "uniform_soup", base: -1, x: [][]float32{x[0], x[0]}}.exact(t, x[0])
 }
 
+// TestWeightMatching has the average that follows the alignment, which is not the method's.
+func TestWeightMatching(t *testing.T) {
+	for _, n := range sizes {
+		x := models(6, 1, n)
+		merging{method: "weight_matching", base: -1, x: x}.want(t, 2e-7, combine(n, 0.5, wide(x[0]), 0.5, wide(x[1]))...)
+		merging{method: "weight_matching", base: -1, x: x, shared: params{"t": 0.25}}.want(t, 2e-7, combine(n, 0.75, wide(x[0]), 0.25, wide(x[1]))...)
+		merging{method: "weight_matching", base: -1, x: x, shared: params{"t": 0.0}}.exact(t, x[0])
+		merging{method: "weight_matching", base: -1, x: x, shared: params{"t": 1.0}}.exact(t, x[1])
+	}
+}
+
 func TestLinearRefuses(t *testing.T) {
 	x := models(3, 1, 5)
 	for _, name := range []string{"linear", "uniform_soup"} {

@@ -64,7 +64,7 @@ type AlignGroups struct {
 type Learn struct {
 	Groups  []string   // what AlignLearned learns: residual (default), phases, vo, qk, or ids of groups
 	Steps   int        // 0: 500, and 300 for AlignSTE
-	LR      float64    // 0: 0.001, and 0.01 for AlignSTE
+	LR      float64    // 0: 0.01
 	Lambda  [2]float64 // interval from which the place between the models is drawn; default [0.4, 0.6]
 	Batch   int        // rows in a step; default 16
 	HeldOut float64    // share of the calibration data by which the best step is chosen; default 0.2
