@@ -16,6 +16,7 @@ import (
 	"github.com/mergekit/mergekit/internal/gram"
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/merge/align/activation"
+	"github.com/mergekit/mergekit/merge/align/match"
 	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/model/samples"
 	"github.com/mergekit/mergekit/tensors"
@@ -140,6 +141,28 @@ func same(t *testing.T, a, b align.Weights) {
 		}
 		if !slices.Equal(x, y) {
 			t.Errorf("%s is another", name)
+		}
+	}
+}
+
+// near says that two networks differ by rounding.
+func near(t *testing.T, a, b align.Weights) {
+	t.Helper()
+	for _, name := range a.Names() {
+		x, err := a.Read(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, err := b.Read(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		worst, top := 0.0, 0.0
+		for i := range x {
+			worst, top = max(worst, math.Abs(float64(x[i]-y[i]))), max(top, math.Abs(float64(x[i])))
+		}
+		if worst > 1e-5*top {
+			t.Errorf("%s is off by %.2g of its largest value", name, worst/top)
 		}
 	}
 }
@@ -436,6 +459,12 @@ func TestTransformers(t *testing.T) {
 						t.Errorf("group %s of kind %s: matched is %v", g.ID, g.Kind, matched)
 					}
 				}
+				// Matching takes the scores and finds the rest, signs and rotations, by the weights.
+				r, err := match.Pair(ctx, spec, a, copied, match.Options{Scores: s.Of, NoReport: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				near(t, a, align.Aligned(copied, r.Map))
 				if kind == "permutation" {
 					same(t, a, align.Aligned(copied, found))
 					return

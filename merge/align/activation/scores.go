@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/mergekit/mergekit/arch/symmetry"
@@ -83,9 +84,22 @@ func (s *Scores) Close() error {
 	return err
 }
 
-// Of returns the scores of a group, [Size, Size], row-major: row i is a feature of A, column j one of B. ok is false for groups that
-// data says nothing about. Groups of heads inside of blocks are scored for the assignment of the blocks that their own scores choose.
+// Of returns the scores of a group, [Size, Size], row-major: row i is a feature of A, column j one of B; where a group may flip signs,
+// without their own. ok is false for groups that data says nothing about. Groups of heads inside of blocks are scored for the assignment
+// of the blocks that their own scores choose.
 func (s *Scores) Of(group string) (score []float32, ok bool) {
+	score, ok = s.signed(group)
+	if g, known := s.spec.Group(group); ok && known && signed(g) {
+		score = slices.Clone(score)
+		for i, v := range score {
+			score[i] = float32(math.Abs(float64(v)))
+		}
+	}
+	return score, ok
+}
+
+// signed is Of with signs.
+func (s *Scores) signed(group string) (score []float32, ok bool) {
 	if h, inside := s.heads[group]; inside {
 		blocks, ok := s.blocks(h.parent)
 		if !ok {
@@ -144,21 +158,16 @@ func (s *Scores) Match() (*align.Map, error) {
 	m := align.Identity(s.spec)
 	for i := range s.spec.Groups {
 		g := &s.spec.Groups[i]
-		score, ok := s.Of(g.ID)
+		choose, ok := s.Of(g.ID)
 		if !ok {
 			continue
 		}
 		e := align.Element{Kind: symmetry.Perm}
-		choose := score
 		switch {
 		case g.Kind == symmetry.HeadGroup:
 			e.Kind = symmetry.HeadGroup
 		case signed(g):
 			e.Kind = symmetry.SignedPerm
-			choose = make([]float32, len(score))
-			for k, v := range score {
-				choose[k] = float32(math.Abs(float64(v)))
-			}
 		}
 		best, err := lap.Maximize(g.Size, choose, lap.Options{})
 		if err != nil {
@@ -167,6 +176,7 @@ func (s *Scores) Match() (*align.Map, error) {
 		e.Index = best.Cols
 		if e.Kind == symmetry.SignedPerm {
 			e.Scale = make([]float64, g.Size)
+			score, _ := s.signed(g.ID)
 			for k, j := range best.Cols {
 				e.Scale[k] = 1
 				if score[k*g.Size+j] < 0 {

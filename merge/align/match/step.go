@@ -98,7 +98,7 @@ func signed(g *symmetry.Group) bool {
 func (p *problem) permutation(u *unit, v *evidence, e *gram.Engine) (float64, error) {
 	n := u.root.Size
 	given, lambda := p.given(u)
-	if given != nil && lambda == 1 {
+	if given != nil && lambda == 1 && !signed(u.root) { // signs come from the weights, whatever chose the assignment
 		return p.permute(u, nil, given)
 	}
 	if given == nil && v.settled(u) {
