@@ -2,16 +2,16 @@ package lap
 
 import "math"
 
-// listLength is how many of a row's smallest entries are kept.
+// listLength is how many columns a list holds, unless there are no more.
 const listLength = 32
 
 // lists keeps, for every row, the columns with the smallest c[i,j] - v[j] at the time of its last reading. Column prices only fall,
 // so old values are lower bounds of the current ones, and bound[i] of every column outside of the list.
 type lists struct {
 	*solver
-	length int
-	cols   []int32   // [n, length], by ascending old value
-	old    []float64 // [n, length]: c[i,j] - v[j] at the last reading
+	cols   []int32   // [n, listLength], by ascending old value
+	old    []float64 // [n, listLength]: c[i,j] - v[j] at the last reading
+	length []int     // [n]
 	bound  []float64 // [n]; +Inf where the list is the whole row
 	readAt []int     // [n]: the search that read the row last, 0 for none
 
@@ -30,51 +30,72 @@ func (a entry) before(b entry) bool {
 }
 
 func newLists(s *solver) lists {
-	k := min(s.n, listLength)
-	return lists{solver: s, length: k, cols: make([]int32, s.n*k), old: make([]float64, s.n*k), bound: make([]float64, s.n),
-		readAt: make([]int, s.n), found: make([]int32, listLength), values: make([]entry, k+listLength)}
+	return lists{solver: s, cols: make([]int32, s.n*listLength), old: make([]float64, s.n*listLength), length: make([]int, s.n),
+		bound: make([]float64, s.n), readAt: make([]int, s.n), found: make([]int32, listLength)}
 }
 
 // list returns row i's columns and old values.
 func (l *lists) list(i int32) ([]int32, []float64) {
-	from, to := int(i)*l.length, (int(i)+1)*l.length
+	from := int(i) * listLength
+	to := from + l.length[i]
 	return l.cols[from:to], l.old[from:to]
 }
 
 // read renews row i's list at the prices of a search.
 func (l *lists) read(i int32, search int) {
 	l.readAt[i] = search
-	row, k := l.row(i), l.length
-	values := l.values[:0]
-	at := min(l.n, 2*k)
-	for j := range at {
-		values = append(values, entry{l.sign*float64(row[j]) - l.v[j], int32(j)})
+	row := l.row(i)
+	values, limit := l.collect(row, l.guess(row, int(i)))
+	if len(values) < listLength && !math.IsInf(limit, 1) {
+		values, limit = l.collect(row, math.Inf(1))
 	}
-	smallest(values, k)
-	limit := largest(values[:k])
-	for at < l.n {
-		var count int
-		count, at = l.kernel.below(row, l.v, l.sign, limit, at, l.found)
-		if count == 0 {
-			continue
-		}
-		values = values[:k]
-		for _, j := range l.found[:count] {
-			values = append(values, entry{l.sign*float64(row[j]) - l.v[j], j})
-		}
-		smallest(values, k)
-		limit = largest(values[:k])
+	if len(values) > listLength {
+		smallest(values, listLength)
+		values = values[:listLength]
+		limit = largest(values)
 	}
-	values = values[:k]
 	sortEntries(values)
+	l.length[i] = len(values)
 	cols, old := l.list(i)
 	for t, e := range values {
 		cols[t], old[t] = e.index, e.value
 	}
 	l.bound[i] = limit
-	if k == l.n {
-		l.bound[i] = math.Inf(1)
+}
+
+// guess returns a value that about twice as many entries of a row are below as a list holds, by the columns of a sample.
+func (l *lists) guess(row []float32, start int) float64 {
+	const step, rank = 16, 2 * listLength / 16
+	if l.n <= 4*listLength {
+		return math.Inf(1)
 	}
+	sample := l.values[:0]
+	for j := start % step; j < l.n; j += step {
+		sample = append(sample, entry{l.sign*float64(row[j]) - l.v[j], int32(j)})
+	}
+	l.values = sample
+	smallest(sample, rank)
+	return largest(sample[:rank])
+}
+
+// collect returns the entries of a row below a limit; when they are many only the smallest of them, and the lower limit that they are
+// all of.
+func (l *lists) collect(row []float32, limit float64) ([]entry, float64) {
+	values := l.values[:0]
+	for at := 0; at < l.n; {
+		var count int
+		count, at = l.kernel.below(row, l.v, l.sign, limit, at, l.found)
+		for _, j := range l.found[:count] {
+			values = append(values, entry{l.sign*float64(row[j]) - l.v[j], j})
+		}
+		if len(values) >= 4*listLength {
+			smallest(values, listLength)
+			values = values[:listLength]
+			limit = largest(values)
+		}
+	}
+	l.values = values
+	return values, limit
 }
 
 func largest(values []entry) float64 {
