@@ -10,7 +10,8 @@ func (s *solver) returnToInitial(initial []int32) bool {
 	for i := range initial {
 		largest = max(largest, math.Abs(s.at(int32(i), s.colOf[i])), math.Abs(s.at(int32(i), initial[i])))
 	}
-	// What rounding of the float64 duals may leave of a tie.
+	// A tie is a reduced cost within float32's rounding of the entries themselves, not of the largest entry: weak units count. The floor
+	// is what rounding of the float64 duals may leave.
 	floor := 1e-13 * largest * math.Sqrt(float64(n))
 	slack := func(i, j int32) float64 { return s.at(i, j) - s.v[j] - s.u[i] }
 	tight := func(i, j int32) bool {
@@ -32,7 +33,7 @@ func (s *solver) returnToInitial(initial []int32) bool {
 	}
 
 	// A row i takes its initial column j; the row that had j needs a way, over tight entries and rows that are not at home, to the column
-	// that i left. The search is breadth first; all of them together read 8 n entries a row at most.
+	// that i left. The searches are breadth first; together they read 8 n rows at most.
 	budget := 8 * n
 	from := make([]int32, n) // the row that reached a row; -1 unreached
 	for i := range from {

@@ -55,22 +55,29 @@ func avx2Reduced(c, v unsafe.Pointer, sign archsimd.Float64x4) archsimd.Float64x
 
 func avx2TwoSmallest(row []float32, v []float64, sign float64) (float64, int32, float64, int32) {
 	v = v[:len(row)]
-	factor, step := archsimd.BroadcastFloat64x4(sign), archsimd.BroadcastInt64x4(4)
+	factor := archsimd.BroadcastFloat64x4(sign)
 	first := archsimd.BroadcastFloat64x4(math.Inf(1))
 	second := first
-	index := archsimd.LoadInt64x4((*[4]int64)(counting[:]))
+	lanes := archsimd.LoadInt64x4((*[4]int64)(counting[:]))
 	j, other := archsimd.BroadcastInt64x4(math.MaxInt32), archsimd.BroadcastInt64x4(math.MaxInt32)
 	at := 0
-	for ; at+4 <= len(row); at += 4 {
-		x := avx2Reduced(unsafe.Pointer(&row[at]), unsafe.Pointer(&v[at]), factor)
+	for ; at+8 <= len(row); at += 8 {
+		c, p := unsafe.Pointer(&row[at]), unsafe.Pointer(&v[at])
+		x, y := avx2Reduced(c, p, factor), avx2Reduced(unsafe.Add(c, 16), unsafe.Add(p, 32), factor)
 		// After the first columns of a row few are among the two smallest of their lane.
-		if better := x.Less(second); better.ToBits() != 0 {
-			best := x.Less(first)
-			other = j.Merge(index.Merge(other, better), best)
-			second = first.Merge(x.Merge(second, better), best)
-			j, first = index.Merge(j, best), x.Merge(first, best)
+		if x.Min(y).Less(second).ToBits() == 0 {
+			continue
 		}
-		index = index.Add(step)
+		index := lanes.Add(archsimd.BroadcastInt64x4(int64(at)))
+		better, best := x.Less(second), x.Less(first)
+		other = j.Merge(index.Merge(other, better), best)
+		second = first.Merge(x.Merge(second, better), best)
+		j, first = index.Merge(j, best), x.Merge(first, best)
+		index = lanes.Add(archsimd.BroadcastInt64x4(int64(at + 4)))
+		better, best = y.Less(second), y.Less(first)
+		other = j.Merge(index.Merge(other, better), best)
+		second = first.Merge(y.Merge(second, better), best)
+		j, first = index.Merge(j, best), y.Merge(first, best)
 	}
 	var values [2][4]float64
 	var cols [2][4]int64
@@ -182,22 +189,29 @@ func avx512Reduced(c, v unsafe.Pointer, sign archsimd.Float64x8) archsimd.Float6
 
 func avx512TwoSmallest(row []float32, v []float64, sign float64) (float64, int32, float64, int32) {
 	v = v[:len(row)]
-	factor, step := archsimd.BroadcastFloat64x8(sign), archsimd.BroadcastInt64x8(8)
+	factor := archsimd.BroadcastFloat64x8(sign)
 	first := archsimd.BroadcastFloat64x8(math.Inf(1))
 	second := first
-	index := archsimd.LoadInt64x8((*[8]int64)(counting[:]))
+	lanes := archsimd.LoadInt64x8((*[8]int64)(counting[:]))
 	j, other := archsimd.BroadcastInt64x8(math.MaxInt32), archsimd.BroadcastInt64x8(math.MaxInt32)
 	at := 0
-	for ; at+8 <= len(row); at += 8 {
-		x := avx512Reduced(unsafe.Pointer(&row[at]), unsafe.Pointer(&v[at]), factor)
+	for ; at+16 <= len(row); at += 16 {
+		c, p := unsafe.Pointer(&row[at]), unsafe.Pointer(&v[at])
+		x, y := avx512Reduced(c, p, factor), avx512Reduced(unsafe.Add(c, 32), unsafe.Add(p, 64), factor)
 		// After the first columns of a row few are among the two smallest of their lane.
-		if better := x.Less(second); better.ToBits() != 0 {
-			best := x.Less(first)
-			other = j.Merge(index.Merge(other, better), best)
-			second = first.Merge(x.Merge(second, better), best)
-			j, first = index.Merge(j, best), x.Merge(first, best)
+		if x.Min(y).Less(second).ToBits() == 0 {
+			continue
 		}
-		index = index.Add(step)
+		index := lanes.Add(archsimd.BroadcastInt64x8(int64(at)))
+		better, best := x.Less(second), x.Less(first)
+		other = j.Merge(index.Merge(other, better), best)
+		second = first.Merge(x.Merge(second, better), best)
+		j, first = index.Merge(j, best), x.Merge(first, best)
+		index = lanes.Add(archsimd.BroadcastInt64x8(int64(at + 8)))
+		better, best = y.Less(second), y.Less(first)
+		other = j.Merge(index.Merge(other, better), best)
+		second = first.Merge(y.Merge(second, better), best)
+		j, first = index.Merge(j, best), y.Merge(first, best)
 	}
 	var values [2][8]float64
 	var cols [2][8]int64
