@@ -61,7 +61,8 @@
 //	default      which of them is taken unless something else is asked for; the last, if absent. Where a shared tensor would have
 //	             to be untied, the default is never orthogonal
 //	size         how many features
-//	parent       the head_group inside of whose blocks this group acts, with block: which of them
+//	parent       the head_group inside of whose blocks this group acts
+//	block        which of them, counted after the parent has acted
 //	if           the group is there if this is not 0
 //	restrict     sign or scale: of rope_plane
 //	interleaved  true: the planes of a rope_plane are neighbours
