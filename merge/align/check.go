@@ -149,17 +149,17 @@ func check(ctx context.Context, report *CheckReport, name string, config []byte,
 		}
 	}
 	c := &checked{weights: OfCheckpoint(ckpt), spec: spec, seed: seed}
-	var close func()
+	var done func()
 	var used []string
 	if model.IsPlain(config) {
-		used, close, err = c.plain(ctx, config, ckpt, b)
+		used, done, err = c.plain(ctx, config, ckpt, b)
 	} else {
-		used, close, err = c.family(ctx, config, ckpt, b)
+		used, done, err = c.family(ctx, config, ckpt, b)
 	}
 	if err != nil {
 		return err
 	}
-	defer close()
+	defer done()
 	if err := c.spec.Validate(ckpt); err != nil {
 		return err
 	}

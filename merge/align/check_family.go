@@ -24,20 +24,20 @@ import (
 //go:embed tiny/*.json
 var tinyFiles embed.FS
 
-// tiny is one of those.
-type tiny struct {
-	name   string
-	family string
-	config []byte
+// Tiny is a small model of a family: a config.json of two layers, whose weights are drawn.
+type Tiny struct {
+	Name   string
+	Family string // model_type
+	Config []byte
 }
 
-// tinies lists the configurations of a family, "" for all.
-func tinies(family string) ([]tiny, error) {
+// TinyModels lists the small models of a family, "" for all families that CheckFamily knows.
+func TinyModels(family string) ([]Tiny, error) {
 	files, err := tinyFiles.ReadDir("tiny")
 	if err != nil {
 		return nil, err
 	}
-	var out []tiny
+	var out []Tiny
 	for _, f := range files {
 		config, err := tinyFiles.ReadFile(path.Join("tiny", f.Name()))
 		if err != nil {
@@ -50,7 +50,7 @@ func tinies(family string) ([]tiny, error) {
 			return nil, fmt.Errorf("%s: %w", f.Name(), err)
 		}
 		if family == "" || family == c.Type {
-			out = append(out, tiny{strings.TrimSuffix(f.Name(), ".json"), c.Type, config})
+			out = append(out, Tiny{strings.TrimSuffix(f.Name(), ".json"), c.Type, config})
 		}
 	}
 	return out, nil
@@ -59,14 +59,14 @@ func tinies(family string) ([]tiny, error) {
 // CheckFamilies lists the families that CheckFamily knows: the values of model_type that have a spec and a forward pass, and plain
 // networks.
 func CheckFamilies() []string {
-	all, err := tinies("")
+	all, err := TinyModels("")
 	if err != nil {
 		return nil
 	}
 	var out []string
 	for _, t := range all {
-		if !slices.Contains(out, t.family) {
-			out = append(out, t.family)
+		if !slices.Contains(out, t.Family) {
+			out = append(out, t.Family)
 		}
 	}
 	return out
@@ -75,7 +75,7 @@ func CheckFamilies() []string {
 // CheckFamily is Check for small models with random weights of a family (a value of model_type), so that a spec is proved without a
 // checkpoint.
 func CheckFamily(ctx context.Context, family string, seed uint64, b compute.Backend) (*CheckReport, error) {
-	list, err := tinies(family)
+	list, err := TinyModels(family)
 	if err != nil {
 		return nil, err
 	}
@@ -88,14 +88,14 @@ func CheckFamily(ctx context.Context, family string, seed uint64, b compute.Back
 	}
 	report := &CheckReport{Model: family}
 	for _, t := range list {
-		values, err := randomModel(t.config, seed)
+		values, err := t.Random(seed)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", t.name, err)
+			return nil, fmt.Errorf("%s: %w", t.Name, err)
 		}
-		if err := checkTensors(ctx, report, t.name, t.config, values, nil, seed, b); err != nil {
+		if err := checkTensors(ctx, report, t.Name, t.Config, values, nil, seed, b); err != nil {
 			var e *Error
 			if errors.As(err, &e) && e.File == "" {
-				e.File = t.name
+				e.File = t.Name
 			}
 			return nil, err
 		}
@@ -103,7 +103,9 @@ func CheckFamily(ctx context.Context, family string, seed uint64, b compute.Back
 	return report, report.Err()
 }
 
-// randomModel draws the weights of a model, so large that every part of it shows in the outputs.
+// Random draws the model's weights, by the names of its class and so large that every part of it shows in the outputs.
+func (t Tiny) Random(seed uint64) (map[string]model.Tensor, error) { return randomModel(t.Config, seed) }
+
 func randomModel(config []byte, seed uint64) (map[string]model.Tensor, error) {
 	shapes := map[string][]int{}
 	offset := 0.0

@@ -60,15 +60,15 @@ func TestCheckFamilies(t *testing.T) {
 // tinyModel draws one of the models that families are checked with.
 func tinyModel(t *testing.T, name string) (config []byte, values map[string]model.Tensor, spec *symmetry.Spec) {
 	t.Helper()
-	list, err := tinies("")
+	list, err := TinyModels("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(list, func(x tiny) bool { return x.name == name })
+	i := slices.IndexFunc(list, func(x Tiny) bool { return x.Name == name })
 	if i < 0 {
 		t.Fatalf("no model %s", name)
 	}
-	config = list[i].config
+	config = list[i].Config
 	if values, err = randomModel(config, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -115,9 +115,9 @@ func TestCheckFindsWrongSpecs(t *testing.T) {
 			g.Size *= 2
 		}},
 		{"neighbours as planes", "llama", "qk.0.1", symmetry.RopePlane, func(_ *symmetry.Spec, g *symmetry.Group) { g.Interleaved = true }},
-		{"planes of all entries where some do not rotate", "llama-one-key-partial-rotary", "qk.0.0", symmetry.RopePlane, func(s *symmetry.Spec, g *symmetry.Group) {
+		{"planes of all entries where some do not rotate", "llama-one-key-partial-rotary", "qk.0.0", symmetry.RopePlane, func(s *symmetry.Spec, _ *symmetry.Group) {
 			s.Groups = slices.DeleteFunc(s.Groups, func(g symmetry.Group) bool { return strings.HasPrefix(g.ID, "qk_flat.0.") })
-			g = edit(t, s, "qk.0.0")
+			g := edit(t, s, "qk.0.0")
 			g.Size *= 2
 		}},
 		{"queries exchanged between key heads", "llama", "qh.0", symmetry.HeadGroup, func(s *symmetry.Spec, _ *symmetry.Group) {

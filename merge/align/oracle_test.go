@@ -159,13 +159,13 @@ func (o *oracle) apply() {
 // TestOracle: maps as they are applied to streaming tensors give what the definitions give, for every family, and every value of a map
 // that only moves and flips is one of the original's, bit for bit.
 func TestOracle(t *testing.T) {
-	list, err := tinies("")
+	list, err := TinyModels("")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tiny := range list {
-		t.Run(tiny.name, func(t *testing.T) {
-			_, values, spec := tinyModel(t, tiny.name)
+		t.Run(tiny.Name, func(t *testing.T) {
+			_, values, spec := tinyModel(t, tiny.Name)
 			w := OfTensors(values)
 			for _, most := range []symmetry.Kind{symmetry.Perm, symmetry.SignedPerm, symmetry.Invertible} {
 				m, err := Random(spec, 5, RandomOptions{Scales: true, Gains: true, Kind: func(g *symmetry.Group) symmetry.Kind {
