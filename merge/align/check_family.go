@@ -104,7 +104,9 @@ func CheckFamily(ctx context.Context, family string, seed uint64, b compute.Back
 }
 
 // Random draws the model's weights, by the names of its class and so large that every part of it shows in the outputs.
-func (t Tiny) Random(seed uint64) (map[string]model.Tensor, error) { return randomModel(t.Config, seed) }
+func (t Tiny) Random(seed uint64) (map[string]model.Tensor, error) {
+	return randomModel(t.Config, seed)
+}
 
 func randomModel(config []byte, seed uint64) (map[string]model.Tensor, error) {
 	shapes := map[string][]int{}
