@@ -47,7 +47,7 @@ type Match struct {
 	Before       float64 `json:"objective_before"` // inner product with the reference over the norms: 1 for equal models
 	After        float64 `json:"objective_after"`
 	Moved        float64 `json:"moved"`     // share of the units that are not where they were
-	L2Before     float64 `json:"l2_before"` // distance to the reference
+	L2Before     float64 `json:"l2_before"` // distance to the reference; 0 and 0 for a consensus, where the objective is the mean over pairs
 	L2After      float64 `json:"l2_after"`
 	Rounds       int     `json:"rounds"`
 	Certificates int     `json:"certificates"` // assignments that were proved to be optimal

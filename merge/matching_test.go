@@ -198,6 +198,23 @@ func TestAlignResumed(t *testing.T) {
 	sameFiles(t, out, filepath.Join(dir, "again"), "model.safetensors", "config.json", "map.safetensors")
 }
 
+// TestWeightMatchingBase: t goes from the base to the other model, listed or not.
+func TestWeightMatchingBase(t *testing.T) {
+	file, _ := someMap(t, filepath.Join(smallModels, "ft1"), "permutation")
+	for _, models := range []string{"base_model: $M/base\nmodels: [{model: $M/ft1}]", "base_model: $M/base\nmodels: [{model: $M/base}, {model: $M/ft1}]", "models: [{model: $M/base}, {model: $M/ft1}]"} {
+		out := filepath.Join(t.TempDir(), "out")
+		mustMerge(t, "merge_method: weight_matching\n"+models+"\nparameters: {t: 0}\nalign: {map: "+file+"}\n", out, merge.Options{})
+		got, want := openDir(t, out), openDir(t, smallModels+"/base")
+		for _, name := range want.Names() {
+			x, errX := got.View(name)
+			y, errY := want.View(name)
+			if errX != nil || errY != nil || !bytes.Equal(x.Data, y.Data) {
+				t.Fatalf("%s: %s is not the base's", models, name)
+			}
+		}
+	}
+}
+
 // TestMatchingRefuses has models that no matching can bring together.
 func TestMatchingRefuses(t *testing.T) {
 	c := openDir(t, smallModels+"/base")
@@ -225,6 +242,18 @@ func TestMatchingRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	unheard := filepath.Join(t.TempDir(), "unheard")
+	if err := os.MkdirAll(unheard, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	weights, err := os.ReadFile(smallModels + "/ft1/model.safetensors")
+	if err == nil {
+		err = errors.Join(os.WriteFile(filepath.Join(unheard, "model.safetensors"), weights, 0o666),
+			os.WriteFile(filepath.Join(unheard, "config.json"), bytes.Replace(config, []byte(`"model_type": "llama"`), []byte(`"model_type": "unheard"`), 1), 0o666))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	spec := filepath.Join(t.TempDir(), "spec.yml")
 	if err := os.WriteFile(spec, []byte("model_type: llama\nvars: {d: hidden_size}\ngroups:\n  res:\n    kind: [perm]\n    size: d\n    refs:\n      - model.embed_tokens.weight[1] write\n      - model.nothing.weight[0] read\n"), 0o666); err != nil {
 		t.Fatal(err)
@@ -233,6 +262,7 @@ func TestMatchingRefuses(t *testing.T) {
 		{fmt.Sprintf("models: [{model: $M/base}, {model: %q}]\nalign: {}\n", nan), "model.layers.2.mlp.up_proj.weight"},
 		{"models: [{model: $M/base}, {model: $M/ft1}]\nalign: {spec: " + spec + "}\n", "model.nothing.weight"},
 		{"models: [{model: $M/bert/model.safetensors}, {model: $M/bert-ft1/model.safetensors}]\nalign: {}\n", "config.json"},
+		{fmt.Sprintf("models: [{model: $M/base}, {model: %q}]\nalign: {}\n", unheard), "spec: FILE"},
 		{"models: [{model: $M/base}, {model: $M/ft1}]\nalign: {groups: {residual: orthogonal}, symmetry: permutation}\n", "group res"},
 	} {
 		_, err := mergeText(t, "merge_method: uniform_soup\n"+c.text, filepath.Join(t.TempDir(), "out"), merge.Options{})

@@ -169,14 +169,18 @@ type job struct {
 // prepare does what comes before anything is written: it sees that memory and the output's place will do, and finds maps.
 func (j *job) prepare(ctx context.Context) error {
 	p := j.p
-	room := int64(0) // for aligned tensors
-	if p.Aligned != nil {
-		room = j.o.MaxMemory / alignShare
-		j.o.MaxMemory -= room
-	}
 	bounds := stream.Options{Threads: j.o.Threads, MaxMemory: j.o.MaxMemory, Inputs: p.Widest()}
 	if _, err := stream.NewEngine(j.o.Backend, bounds); err != nil { // too little memory shows before there is an output
 		return &InputError{err}
+	}
+	room := int64(0) // for aligned tensors
+	if p.Aligned != nil {
+		room = j.o.MaxMemory / alignShare
+		bounds.MaxMemory -= room
+		if _, err := stream.NewEngine(j.o.Backend, bounds); err != nil {
+			room, bounds.MaxMemory = smallestBlock, j.o.MaxMemory // the least; the bound is a generous estimate
+		}
+		j.o.MaxMemory = bounds.MaxMemory
 	}
 	if p.Aligned == nil && !repairs(p.Recipe) {
 		return nil

@@ -269,11 +269,11 @@ func alignText(r *merge.AlignReport) string {
 // printAlignment prints the figures of an alignment, below a line that says what was aligned.
 func printAlignment(r *merge.AlignReport) {
 	if f := r.Matched; f != nil {
-		table(os.Stdout, [][]string{
-			{"", "BEFORE", "AFTER"},
-			{"  agreement", fmt.Sprintf("%.6f", f.Before), fmt.Sprintf("%.6f", f.After)},
-			{"  distance", fmt.Sprintf("%.4g", f.L2Before), fmt.Sprintf("%.4g", f.L2After)},
-		})
+		rows := [][]string{{"", "BEFORE", "AFTER"}, {"  agreement", fmt.Sprintf("%.6f", f.Before), fmt.Sprintf("%.6f", f.After)}}
+		if f.L2Before > 0 || f.L2After > 0 { // a consensus has none
+			rows = append(rows, []string{"  distance", fmt.Sprintf("%.4g", f.L2Before), fmt.Sprintf("%.4g", f.L2After)})
+		}
+		table(os.Stdout, rows)
 		fmt.Printf("  %.1f%% of the units moved; %d round%s", 100*f.Moved, f.Rounds, plural(f.Rounds))
 		if f.Certificates > 0 {
 			fmt.Printf("; %d assignments proved optimal", f.Certificates)

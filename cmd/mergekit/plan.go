@@ -92,9 +92,32 @@ func runPlan(cmd *cobra.Command, file string, po plan.Options, threads int) erro
 		kind = "inferred from the tensors' names"
 	}
 	fmt.Printf("\n%s of %d models; architecture: %s\n", p.Method.Name, len(p.Models), kind)
+	for _, line := range alignPlanText(p) {
+		fmt.Println(line)
+	}
 	fmt.Printf("%d tensors, %s parameters; reads about %s, writes %s; needs about %s of memory beside the mapped files\n",
 		len(p.Outputs()), count(p.Elements()), bytesText(p.BytesRead()), bytesText(p.BytesWritten()), bytesText(memory))
 	return nil
+}
+
+// alignPlanText says what is aligned before the merge.
+func alignPlanText(p *plan.Plan) []string {
+	if p.Aligned == nil {
+		return nil
+	}
+	to := "a consensus of all models"
+	if ref := p.Aligned.Reference; ref != nil {
+		to = ref.Name()
+	}
+	var lines []string
+	for _, m := range p.Aligned.Models {
+		how := p.Aligned.Recipe.Method + " matching, which reads all weights"
+		if f := p.Aligned.Map(m); f != nil {
+			how = "the map " + f.File
+		}
+		lines = append(lines, fmt.Sprintf("%s is brought into the coordinates of %s by %s", m.Name(), to, how))
+	}
+	return append(lines, "dtypes are those of maps that only move values; a map that computes makes the tensors of its model float32")
 }
 
 func inputsText(t *plan.Task) string {

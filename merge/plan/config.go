@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/merge/recipe"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -152,8 +153,18 @@ func (p *Plan) MarshalJSON() ([]byte, error) {
 		BytesWritten int64          `json:"bytes_written"`
 		Config       map[string]any `json:"config"`
 		Warnings     []string       `json:"warnings"`
+		Aligned      []string       `json:"aligned,omitempty"`
+		Reference    string         `json:"reference,omitempty"`
 		Tensors      []output       `json:"tensors"`
-	}{p.Method.Name, p.Arch.Name, p.Arch.Inferred, p.Elements(), p.BytesRead(), p.BytesWritten(), p.Config, append([]string{}, p.Warnings...), nil}
+	}{p.Method.Name, p.Arch.Name, p.Arch.Inferred, p.Elements(), p.BytesRead(), p.BytesWritten(), p.Config, append([]string{}, p.Warnings...), nil, "", nil}
+	if a := p.Aligned; a != nil {
+		for _, m := range a.Models {
+			out.Aligned = append(out.Aligned, m.Name())
+		}
+		if out.Reference = recipe.UniverseReference; a.Reference != nil {
+			out.Reference = a.Reference.Name()
+		}
+	}
 	for _, t := range p.Tasks {
 		o := output{Name: t.Name, Shape: t.Shape, DType: t.DType.String(), Copy: t.Copy, Params: t.Shared}
 		for i, in := range t.Inputs {

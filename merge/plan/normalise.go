@@ -152,6 +152,9 @@ func (b *builder) addModels(desc *arch.Module, models []recipe.Source, params re
 		if err := add(b.model(*b.Recipe.Base), recipe.Source{Model: *b.Recipe.Base, Pos: b.Recipe.Base.Pos}); err != nil {
 			return err
 		}
+		if n := len(s.sources) - 1; b.Method.Aligns { // from the base to the other: the order that t goes by
+			s.sources = append([]source{s.sources[n]}, s.sources[:n]...)
+		}
 	}
 	b.modules = append(b.modules, module{desc: desc, slices: []slice{s}, params: params})
 	return nil
