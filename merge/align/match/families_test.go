@@ -1,8 +1,6 @@
 package match
 
 import (
-	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -144,5 +142,57 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
-var _ = json.Marshal
-var _ = fmt.Sprint
+// TestObjective aligns models that have nothing in common: the objective never falls, and what the updates say they gained is what a new
+// look at all tensors finds.
+func TestObjective(t *testing.T) {
+	for _, f := range families(t) {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			one, two := f.weights(1), f.weights(2)
+			whole, err := align.SpecOf(f.config, source(one), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, way := range ways {
+				for _, normalize := range []string{None, PerTensor} {
+					for _, init := range []string{Anchors, Identity, Shuffled} {
+						c := symmetry.AllGroups()
+						c.VO = way.vo
+						spec, err := whole.Restrict(way.symmetry, c)
+						if err != nil {
+							t.Fatal(err)
+						}
+						o := Options{Verify: true, Normalize: normalize, Init: init}
+						if err := o.fill(); err != nil {
+							t.Fatal(err)
+						}
+						p, l, err := prepare(spec, align.OfTensors(one), align.OfTensors(two), &o)
+						if err != nil {
+							t.Fatal(err)
+						}
+						r, err := p.ascend(t.Context(), l, 0, init)
+						if err != nil {
+							t.Fatal(err)
+						}
+						trace := r.objectives()
+						for i, x := range trace[1:] {
+							if x < trace[i]-1e-7 {
+								t.Errorf("%s, %s, %s: update %d of %d: the objective falls from %.9f to %.9f", way.name, normalize, init, i, len(trace), trace[i], x)
+							}
+						}
+						s, err := r.measure()
+						if err != nil {
+							t.Fatal(err)
+						}
+						if d := s.objective/r.norm - r.value(); d > 2e-6 || d < -2e-6 {
+							t.Errorf("%s, %s, %s: the objective is %.9f, its updates say %.9f", way.name, normalize, init, s.objective/r.norm, r.value())
+						}
+						if last := trace[len(trace)-1]; last > 1 || last < trace[0] {
+							t.Errorf("%s, %s, %s: from %v to %v", way.name, normalize, init, trace[0], last)
+						}
+					}
+				}
+			}
+		})
+	}
+}

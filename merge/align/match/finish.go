@@ -19,9 +19,8 @@ const (
 )
 
 // finish makes the map: the states brought from canonical form to the reference's own scales.
-func (p *problem) finish() (*align.Map, float64, error) {
+func (p *problem) finish() (*align.Map, error) {
 	m := align.Identity(p.mapped)
-	moved, counted := 0, 0
 	for _, u := range p.units {
 		groups := u.children
 		if !u.cover {
@@ -33,29 +32,17 @@ func (p *problem) finish() (*align.Map, float64, error) {
 			case u.stream():
 				var err error
 				if e, err = p.finishStream(u, m); err != nil {
-					return nil, 0, err
+					return nil, err
 				}
 			default:
 				e = simplify(g, backTo(g, u.states[g.ID].element(g), p.a.canon.of(g.ID)))
-			}
-			if g.Kind != symmetry.RopePlane && g.Kind != symmetry.Invertible && g.Kind != symmetry.Orthogonal || e.Index != nil {
-				counted += g.Size
-				for i, j := range e.Index {
-					if i != j {
-						moved++
-					}
-				}
 			}
 			if !e.Identity() {
 				m.Elements[g.ID] = e
 			}
 		}
 	}
-	share := 0.0
-	if counted > 0 {
-		share = float64(moved) / float64(counted)
-	}
-	return m, share, m.Validate()
+	return m, m.Validate()
 }
 
 // finishStream makes the map of a turned stream and the gains that go with it. If it is a permutation with signs and the gains agree under
@@ -211,8 +198,9 @@ func permutationOf(g *symmetry.Group, m []float64) (align.Element, bool) {
 	return align.Element{Kind: symmetry.Perm, Index: index}, true
 }
 
-// report compares the reference with the other model as it was and aligned, in the reference's own coordinates.
-func (p *problem) report(ctx context.Context, res *Result) error {
+// report compares the reference with the other model as it was and aligned, in the reference's own coordinates. distance is that of the
+// canonical forms.
+func (p *problem) report(ctx context.Context, res *Result, distance float64) error {
 	aligned := align.Aligned(p.b.w, res.Map)
 	var before, after, a2, b2, c2, dBefore, dAfter float64
 	var list []Tensor
@@ -248,16 +236,16 @@ func (p *problem) report(ctx context.Context, res *Result) error {
 		}
 		aa, bb, cc, ab, ac := dot(a, a), dot(b, b), dot(c, c), dot(a, b), dot(a, c)
 		a2, b2, c2, before, after = a2+aa, b2+bb, c2+cc, before+ab, after+ac
-		distance := apart(a, c)
+		d := apart(a, c)
 		dBefore += apart(a, b)
-		dAfter += distance
-		list = append(list, Tensor{Name: n, Before: cosine(ab, aa, bb), After: cosine(ac, aa, cc), Distance: relative(distance, aa), Values: t.size(), matrix: len(t.shape) > 1})
+		dAfter += d
+		list = append(list, Tensor{Name: n, Before: cosine(ab, aa, bb), After: cosine(ac, aa, cc), Distance: relative(d, aa), Values: t.size(), matrix: len(t.shape) > 1})
 	}
 	p.o.progress(len(names), len(names), "comparison")
 	res.Before, res.After = cosine(before, a2, b2), cosine(after, a2, c2)
 	res.L2Before, res.L2After = math.Sqrt(dBefore), math.Sqrt(dAfter)
 	res.Pointless = pointless(list)
-	verdict, err := p.ancestry(list)
+	verdict, err := p.ancestry(ctx, list, min(distance, relative(dAfter, a2)))
 	if err != nil {
 		return err
 	}

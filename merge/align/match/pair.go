@@ -16,46 +16,22 @@ func Pair(ctx context.Context, spec *symmetry.Spec, a, b align.Weights, o Option
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
-	p, err := newProblem(spec, a, b, &o)
+	p, l, err := prepare(spec, a, b, &o)
 	if err != nil {
 		return nil, err
-	}
-	l, star := p.split()
-	if !star {
-		total := int64(0)
-		for _, t := range p.tensors {
-			total += 2 * t.size()
-		}
-		if total <= inMemory {
-			p.a.cache, p.b.cache = map[string][]float32{}, map[string][]float32{}
-		}
-		var tensors []*tensor
-		for _, n := range p.order {
-			tensors = append(tensors, p.tensors[n])
-		}
-		if err := p.settle(p.units, tensors); err != nil {
-			return nil, err
-		}
 	}
 	var best *run
 	var kept *kept
 	for i := range 1 + max(0, o.Restarts) {
-		r := &run{p: p, ctx: ctx, l: l, seed: o.Seed + uint64(i), init: o.Init}
-		if i == 1 {
-			r.init = Identity
+		init := o.Init
+		switch {
+		case i == 0:
+		case i == 1 || l == nil: // without a hub another order is another ascent
+			init = Identity
+		default:
+			init = Shuffled
 		}
-		if i > 1 {
-			r.init = Shuffled
-			if !star {
-				r.init = Identity // another order is another ascent
-			}
-		}
-		p.reset()
-		if star {
-			err = r.star()
-		} else {
-			err = r.singly()
-		}
+		r, err := p.ascend(ctx, l, o.Seed+uint64(i), init)
 		if err != nil {
 			return nil, err
 		}
@@ -64,18 +40,50 @@ func Pair(ctx context.Context, spec *symmetry.Spec, a, b align.Weights, o Option
 		}
 	}
 	p.restore(kept)
-	m, moved, err := p.finish()
+	m, err := p.finish()
 	if err != nil {
 		return nil, err
 	}
 	m.Seed = o.Seed
 	m.Note["matching"] = "weights"
 	m.Note["objective"] = fmt.Sprintf("%.6f", best.value())
-	res := &Result{Map: m, Moved: moved, Rounds: best.round, Certificates: int(p.certs.n.Load()), Trace: best.objectives()}
+	res := &Result{Map: m, Moved: moved(m), Rounds: best.round, Certificates: int(p.certs.n.Load()), Trace: best.objectives()}
 	if o.NoReport {
 		return res, nil
 	}
-	return res, p.report(ctx, res)
+	return res, p.report(ctx, res, best.distance)
+}
+
+// prepare checks the models and finds how the problem falls apart; without a layout units are solved one by one.
+func prepare(spec *symmetry.Spec, a, b align.Weights, o *Options) (*problem, *layout, error) {
+	p, err := newProblem(spec, a, b, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, star := p.split()
+	if star {
+		return p, l, nil
+	}
+	total := int64(0)
+	var all []*tensor
+	for _, n := range p.order {
+		total += 2 * p.tensors[n].size()
+		all = append(all, p.tensors[n])
+	}
+	if total <= inMemory {
+		p.a.cache, p.b.cache = map[string][]float32{}, map[string][]float32{}
+	}
+	return p, nil, p.settle(p.units, all)
+}
+
+// ascend is one run from one beginning.
+func (p *problem) ascend(ctx context.Context, l *layout, seed uint64, init string) (*run, error) {
+	p.reset()
+	r := &run{p: p, ctx: ctx, l: l, seed: seed, init: init}
+	if l != nil {
+		return r, r.star()
+	}
+	return r, r.singly()
 }
 
 // settle finds the canonical scales of both models for units and all tensors in which they have evidence.

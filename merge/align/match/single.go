@@ -57,13 +57,9 @@ func (r *run) singly() error {
 			}
 		}
 	}
-	s := sums{}
-	for _, n := range p.order {
-		q, err := p.load(p.tensors[n], p.engine())
-		if err != nil {
-			return err
-		}
-		s.measure(q)
+	s, err := r.measure()
+	if err != nil {
+		return err
 	}
 	r.first, r.norm = s.objective, math.Sqrt(s.normA*s.normB)
 	if r.norm == 0 {
@@ -95,9 +91,28 @@ func (r *run) singly() error {
 			idle = 0
 		}
 		if idle > 1 || best == 0 || r.round >= p.o.MaxIter || given(p) {
-			return nil
+			break
 		}
 	}
+	last, err := r.measure()
+	if err != nil {
+		return err
+	}
+	r.distance = math.Sqrt(last.apart / max(last.normA, math.SmallestNonzeroFloat64))
+	return nil
+}
+
+// measure looks at all tensors under the current maps.
+func (r *run) measure() (*sums, error) {
+	s := &sums{}
+	for _, n := range r.p.order {
+		q, err := r.p.load(r.p.tensors[n], r.p.engine())
+		if err != nil {
+			return nil, err
+		}
+		s.measure(q)
+	}
+	return s, nil
 }
 
 // given says that all groups have scores of their own, which do not change from sweep to sweep.

@@ -21,7 +21,12 @@ type run struct {
 	first float64   // objective before the first of them
 	norm  float64   // the product of the norms of both models in canonical form
 	round int
+	// distance of the canonical forms over the reference's norm, as the last look at all tensors found it
+	distance float64
 }
+
+// floor is the relative squared distance below which float32 has nothing more to tell.
+const floor = 1e-12
 
 // value is the objective at the end.
 func (r *run) value() float64 {
@@ -79,8 +84,8 @@ func (r *run) star() error {
 		}
 		total := r.value() * r.norm
 		// A copy is refined as long as that brings it nearer; a maximum of the objective shows in the rounding of float32.
-		nearing := hub != nil && hub.stream() && distance < closeEnough && distance < before/4 && distance > 1e-13
-		before = distance
+		nearing := hub != nil && hub.stream() && distance < closeEnough && distance < before/4 && distance > floor
+		before, r.distance = distance, math.Sqrt(distance)
 		mayBeClose = true
 		switch {
 		case hub == nil && !nearing:
