@@ -22,7 +22,7 @@ func newAnalyzeCommand() *cobra.Command {
 		Use:   "analyze",
 		Short: "Explain how two models lie to each other",
 	}
-	cmd.AddCommand(newAnalyzeLMCCommand())
+	cmd.AddCommand(newAnalyzeLMCCommand(), newAncestryCommand())
 	return cmd
 }
 

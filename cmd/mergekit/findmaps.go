@@ -24,26 +24,32 @@ type findOptions struct {
 
 // register adds the flags. several says that more than one method may be given.
 func (o *findOptions) register(cmd *cobra.Command, several bool) {
-	o.Align = *recipe.DefaultAlign()
 	f := cmd.Flags()
 	text := "align first, in memory: weight, activation, dual, ste or learned"
 	if several {
 		text += " (may be given several times)"
 	}
 	f.StringSliceVar(&o.methods, "align", nil, text)
-	f.StringVar(&o.Symmetry, "symmetry", o.Symmetry, "with --align: auto, permutation, signed or full")
-	f.StringVar(&o.residual, "residual", o.Groups.Residual, "with --align, the residual stream: auto, none, permutation, signed or orthogonal")
-	f.StringVar(&o.Spec, "spec", "", "with --align: file with the symmetry spec of an architecture without a built-in one")
-	f.IntVar(&o.Rounds, "rounds", o.Rounds, "with --align: rounds of residual stream and layers in turns")
-	f.IntVar(&o.Restarts, "restarts", o.Restarts, "with --align: further runs from other beginnings, of which the best counts")
-	f.Uint64Var(&o.alignSeed, "align-seed", 0, "with --align: seed of orders and beginnings")
-	f.BoolVar(&o.verify, "verify", false, "with --align: check the certificate of every assignment")
-	f.StringVar(&o.OnSameBase, "on-same-base", o.OnSameBase, "with --align, what to do with fine-tunes of one base: warn, skip or force")
+	o.settings(cmd)
 	f.IntVar(&o.Learn.Steps, "steps", 0, "with --align: steps of the methods ste and learned (default: the method's own)")
 	f.Float64Var(&o.Learn.LR, "lr", 0, "with --align: learning rate of the methods ste and learned (default: the method's own)")
+	f.StringVar(&o.OnSameBase, "on-same-base", o.OnSameBase, "with --align, what to do with fine-tunes of one base: warn, skip or force")
 	if several {
 		f.BoolVar(&o.universe, "universe", false, "with --align: bring all models to a consensus of them, not to the first one")
 	}
+}
+
+// settings adds the flags of matching by weights.
+func (o *findOptions) settings(cmd *cobra.Command) {
+	o.Align = *recipe.DefaultAlign()
+	f := cmd.Flags()
+	f.StringVar(&o.Symmetry, "symmetry", o.Symmetry, "which symmetries are used: auto, permutation, signed or full")
+	f.StringVar(&o.residual, "residual", o.Groups.Residual, "the residual stream in matching: auto, none, permutation, signed or orthogonal")
+	f.StringVar(&o.Spec, "spec", "", "file with the symmetry spec of an architecture without a built-in one")
+	f.IntVar(&o.Rounds, "rounds", o.Rounds, "rounds of matching residual stream and layers in turns")
+	f.IntVar(&o.Restarts, "restarts", o.Restarts, "further runs of matching from other beginnings, of which the best counts")
+	f.Uint64Var(&o.alignSeed, "align-seed", 0, "seed of the orders and beginnings of matching")
+	f.BoolVar(&o.verify, "verify", false, "check the certificate of every assignment of matching")
 }
 
 func (o *findOptions) check() error {
