@@ -288,9 +288,15 @@ func alignmentFiles(p *plan.Plan) map[*plan.Model]string {
 
 // plainBase is the last part of a model's name, with what file names should not hold replaced.
 func plainBase(m *plan.Model) string {
-	base := filepath.Base(m.Dir)
-	if m.AdapterDir != "" {
-		base += "+" + filepath.Base(m.AdapterDir)
+	base := filepath.Base(m.Ref.Path)
+	if strings.Trim(base, "./~") == "" { // such as "..", which is the name of no directory
+		base = "model"
+		if abs, err := filepath.Abs(m.Dir); err == nil && strings.Trim(filepath.Base(abs), "./") != "" {
+			base = filepath.Base(abs)
+		}
+	}
+	if m.Ref.LoraPath != "" {
+		base += "+" + filepath.Base(m.Ref.LoraPath)
 	}
 	return strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune("._+-", r) {

@@ -106,6 +106,10 @@ func openAligned(models []string, a *recipe.Align, o AlignOptions) (*plan.Plan, 
 	if err != nil {
 		return nil, &InputError{err}
 	}
+	if err := checkData(p); err != nil {
+		p.Close()
+		return nil, err
+	}
 	return p, nil
 }
 

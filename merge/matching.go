@@ -99,7 +99,7 @@ func (k *matcher) under(m, names *plan.Model) (align.Weights, error) {
 // options are those of match, for models whose tokens are paired by tokens.
 func (k *matcher) options(tokens *tokenPairs, what string) match.Options {
 	o := match.Options{Rounds: k.a.Rounds, Restarts: k.a.Restarts, Seed: k.a.Seed, Init: k.a.Init, Normalize: k.a.Normalize,
-		Threads: k.o.Threads, Gram: k.gram, Verify: k.o.Verify}
+		Threads: k.o.Threads, Memory: k.o.MaxMemory, Gram: k.gram, Verify: k.o.Verify}
 	if tokens != nil {
 		o.Tokens = func() (a, b []int32) { return tokens.a, tokens.b }
 	}
@@ -249,5 +249,14 @@ func (k *matcher) consensus(ctx context.Context, models []*plan.Model, maps map[
 		}
 		weights = append(weights, modelWeights{m})
 	}
-	return many(ctx, k, spec, models, weights, maps, reports)
+	got, err := match.Many(ctx, spec, weights, match.ManyOptions{Options: k.options(nil, "bringing the models to a consensus")})
+	if err != nil {
+		return err
+	}
+	for i, m := range models {
+		r := &AlignReport{Model: m.Name(), Reference: recipe.UniverseReference, Method: k.a.Method}
+		r.Matched = &Match{Before: got.Before, After: got.After, Moved: got.Moved[i], Rounds: got.Sweeps, Certificates: got.Certificates}
+		maps[m], reports[m] = k.noted(got.Maps[i], r), r
+	}
+	return nil
 }

@@ -87,11 +87,15 @@ func TestAlignThenMerge(t *testing.T) {
 			if r := list[0]; r.Matched == nil || r.Matched.After < r.Matched.Before || r.Matched.After < 0.85 || r.Output != aligned || r.Changed == 0 {
 				t.Errorf("%+v %+v", r, r.Matched)
 			}
-			for _, method := range []string{
+			methods := []string{
 				"merge_method: linear\nmodels: [{model: %s, parameters: {weight: 0.3}}, {model: %q, parameters: {weight: 0.7}}]\n",
 				"merge_method: slerp\nbase_model: %s\nmodels: [{model: %[1]s}, {model: %[2]q}]\nparameters: {t: 0.4}\n",
 				"merge_method: ties\nbase_model: %s\nmodels: [{model: %q, parameters: {weight: 1, density: 0.5}}]\n",
-			} {
+			}
+			if c.name != "llama" && c.name != "mlp" {
+				methods = methods[:1]
+			}
+			for _, method := range methods {
 				one, two, three := filepath.Join(t.TempDir(), "out"), filepath.Join(t.TempDir(), "out"), filepath.Join(t.TempDir(), "out")
 				s := mustMerge(t, fmt.Sprintf(method, reference, model)+"align: "+c.keys+"\n", one, merge.Options{})
 				mustMerge(t, fmt.Sprintf(method, reference, aligned), two, merge.Options{})

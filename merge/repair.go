@@ -50,6 +50,33 @@ func checkRepair(p *plan.Plan) error {
 	if len(shares) < 2 {
 		return bad("one model was merged, so there is nothing that an average has flattened")
 	}
+	norms := 0
+	if model.IsPlain(p.Donor.RawConfig) {
+		d, err := model.DescribePlain(p.Donor.RawConfig)
+		if err != nil {
+			return bad("%s", err)
+		}
+		norms = len(d.Statistics())
+	} else if _, _, err := model.ReadDescription(p.Donor.Dir); err != nil {
+		return bad("%s", err)
+	}
+	if r.Repair.Mode == recipe.RepairResetNorm && norms == 0 {
+		return bad("mode reset_norm resets the running statistics of batch norms, and these models have none; use activations")
+	}
+	return nil
+}
+
+// checkData looks for the files with calibration data: they are read when much has been done already.
+func checkData(p *plan.Plan) error {
+	c := p.Recipe.Calibration
+	if c == nil || !(p.Aligned != nil && p.Aligned.Recipe.NeedsData() || repairs(p.Recipe) && p.Recipe.Repair.NeedsData()) {
+		return nil
+	}
+	for _, file := range c.Data {
+		if _, err := os.Stat(p.Resolve(file)); err != nil {
+			return &InputError{&recipe.Error{File: p.Recipe.File, Pos: c.Pos, Msg: fmt.Sprintf("calibration: %s cannot be read: %s", file, errors.Unwrap(err))}}
+		}
+	}
 	return nil
 }
 

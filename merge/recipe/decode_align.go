@@ -288,6 +288,9 @@ func (d *decoder) saveAlignment(x node) string {
 	switch {
 	case !ok:
 		return ""
+	case name == "model.safetensors" || strings.HasPrefix(name, "model-"):
+		d.Errorf(x, "save_alignment: %s is what weights are called; choose another name, such as alignment.safetensors", strictyaml.Quoted(name))
+		return ""
 	case strings.ContainsAny(name, `/\`) || !strings.HasSuffix(name, ".safetensors") || strings.HasPrefix(name, "."):
 		d.Errorf(x, "save_alignment must be the name of a safetensors file in the output's directory, such as alignment.safetensors; here is %s", strictyaml.Quoted(name))
 		return ""
