@@ -64,8 +64,6 @@ type Summary struct {
 	Conflicts *Conflicts      `json:"sign_conflicts,omitempty"`
 	Aligned   []AlignReport   `json:"aligned,omitempty"`
 	Repaired  *repair.Report  `json:"repaired,omitempty"`
-	Report    any             `json:"report,omitempty"` // of a method that sees models as wholes
-	Notes     []string        `json:"-"`                // the same in words
 }
 
 // ModelSurvival says how much of a model's task vector reached the output.
@@ -138,9 +136,6 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 		return nil, err
 	}
 	j := &job{p: p, out: out, o: o}
-	if p.Method.Whole {
-		return j.mergeWhole(ctx, start, watch)
-	}
 	if err := j.prepare(ctx); err != nil {
 		return nil, err
 	}
