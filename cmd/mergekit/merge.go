@@ -167,6 +167,9 @@ func printSummary(s *merge.Summary) {
 		fmt.Printf("  %s\n", alignText(&s.Aligned[i]))
 		printAlignment(&s.Aligned[i])
 	}
+	for _, note := range s.Notes {
+		fmt.Printf("  %s\n", note)
+	}
 	if r := s.Repaired; r != nil {
 		fmt.Printf("  repaired by %s: %d units in %d layers, %d batch norms\n", r.Mode, r.Units, len(r.Layers), r.Norms)
 	}

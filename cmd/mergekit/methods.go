@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,13 +44,13 @@ func newMethodsCommand() *cobra.Command {
 
 func listMethods(cmd *cobra.Command) error {
 	if jsonWanted(cmd) {
-		for _, m := range method.All() {
+		for _, m := range slices.Concat(method.All(), method.Wholes()) {
 			writeJSON(os.Stdout, methodJSON(m))
 		}
 		return nil
 	}
 	rows := [][]string{{"METHOD", "BASE", "INPUTS", "WHAT IT DOES"}}
-	for _, m := range method.All() {
+	for _, m := range slices.Concat(method.All(), method.Wholes()) {
 		rows = append(rows, []string{m.Name, m.Base.String(), inputsOf(m), m.Summary})
 	}
 	table(os.Stdout, rows)
@@ -71,10 +72,17 @@ func describe(m *method.Method) {
 	for _, line := range strings.Split(m.Formula, "\n") {
 		fmt.Println("    " + line)
 	}
-	fmt.Printf("\nbase model: %s; inputs: %s\n\n", m.Base, inputsOf(m))
+	fmt.Printf("\nbase model: %s; inputs: %s\n", m.Base, inputsOf(m))
+	if m.Whole {
+		fmt.Println("sees models as wholes and measures them: needs calibration data and memory for all of them")
+	}
+	fmt.Println()
 	rows := [][]string{{"PARAMETER", "TYPE", "PER", "DEFAULT", ""}}
 	for _, p := range m.Params {
 		per, def := "tensor", fmt.Sprint(p.Default)
+		if m.Whole {
+			per = "merge"
+		}
 		if p.PerInput {
 			per = "model"
 		}

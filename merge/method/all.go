@@ -26,5 +26,10 @@ var methods = []*Method{
 	ArceeFusion,
 }
 
+// wholes are the methods that package merge runs on whole models, with data.
+var wholes = []*Method{
+	Pleas,
+}
+
 // aliases are second names that recipes may use.
 var aliases = map[string]string{}

@@ -308,8 +308,8 @@ func TestChunks(t *testing.T) {
 
 // Every method documents itself.
 func TestDocumentation(t *testing.T) {
-	for _, m := range method.All() {
-		if m.Title == "" || m.Summary == "" || m.Formula == "" || m.Min < 1 || m.Reads < 1 {
+	for _, m := range slices.Concat(method.All(), method.Wholes()) {
+		if m.Title == "" || m.Summary == "" || m.Formula == "" || m.Min < 1 || m.Reads < 1 && !m.Whole || (m.Merge == nil) != m.Whole {
 			t.Errorf("%s lacks documentation: %+v", m.Name, m)
 		}
 		for _, p := range m.Params {

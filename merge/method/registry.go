@@ -2,7 +2,9 @@ package method
 
 import (
 	"fmt"
+	"slices"
 	"sort"
+	"strings"
 )
 
 // BasePolicy says what a base model is to a method.
@@ -28,19 +30,20 @@ const (
 	Float Kind = iota // float64; gradients interpolate
 	Int               // integer; a gradient must hit integers
 	Bool              // gradients step
+	Text              // a word of the method's
 )
 
 // String returns the kind's name in recipes' terms.
-func (k Kind) String() string { return [...]string{"float", "int", "bool"}[k] }
+func (k Kind) String() string { return [...]string{"float", "int", "bool", "text"}[k] }
 
 // Param describes one parameter that a method reads from a recipe.
 type Param struct {
-	Name     string
+	Name     string // one that ends with ".*" stands for all names with what is before the *
 	Kind     Kind
 	PerInput bool // one value per input model; otherwise one per output tensor
 	ForBase  bool // with PerInput: the base model needs a value too
 	Required bool
-	Default  any // float64, int or bool; nil: unset unless the recipe sets it
+	Default  any // float64, int, bool or string; nil: unset unless the recipe sets it
 	Doc      string
 }
 
@@ -88,6 +91,9 @@ type Method struct {
 	// generator. nil: the method is deterministic.
 	Draws func(t *Task) []Draw
 
+	// Whole says that the method sees models as wholes and needs data: package merge runs it, and Merge is nil.
+	Whole bool
+
 	// Merge makes the output tensor by running kernels on t.
 	Merge func(t *Task) error
 }
@@ -103,8 +109,9 @@ type Draw struct {
 // Param returns the parameter called name, or nil.
 func (m *Method) Param(name string) *Param {
 	for i := range m.Params {
-		if m.Params[i].Name == name {
-			return &m.Params[i]
+		p := &m.Params[i]
+		if stem, all := strings.CutSuffix(p.Name, "*"); p.Name == name || all && len(name) > len(stem) && strings.HasPrefix(name, stem) {
+			return p
 		}
 	}
 	return nil
@@ -132,8 +139,8 @@ func (m *Method) MissingAction(present int, hasBase bool) Action {
 
 // registry maps names to methods; filled once from methods, the explicit list in all.go.
 var registry = func() map[string]*Method {
-	out := make(map[string]*Method, len(methods))
-	for _, m := range methods {
+	out := make(map[string]*Method, len(methods)+len(wholes))
+	for _, m := range slices.Concat(methods, wholes) {
 		if _, twice := out[m.Name]; twice {
 			panic(fmt.Sprintf("merge method %q is registered twice", m.Name))
 		}
@@ -164,8 +171,11 @@ func Names() []string {
 	return names
 }
 
-// All lists the methods in their documented order.
+// All lists the methods that merge tensor by tensor, in their documented order.
 func All() []*Method { return methods }
+
+// Wholes lists the methods that see models as wholes.
+func Wholes() []*Method { return wholes }
 
 // Aliases maps the second names to the methods' own.
 func Aliases() map[string]string { return aliases }

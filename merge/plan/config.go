@@ -121,6 +121,9 @@ func (b *builder) configTie(c arch.Config) {
 // PatchedConfig renders config.json for the output: the donor's, with unknown keys and their order kept, and what the
 // merge determines changed. nil when the donor has none.
 func (p *Plan) PatchedConfig() ([]byte, error) {
+	if p.made != nil {
+		return p.made, nil
+	}
 	if p.Donor.RawConfig == nil {
 		return nil, nil
 	}

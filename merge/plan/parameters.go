@@ -90,12 +90,14 @@ func (b *builder) value(param *method.Param, scopes []scope, tensor string, t fl
 			return v.Float(), nil
 		case method.Int:
 			return v.Int(), nil
+		case method.Text:
+			return v.Str(), nil
 		default:
 			return v.Bool(), nil
 		}
 	}
 	switch d := param.Default.(type) {
-	case nil, float64, int, bool:
+	case nil, float64, int, bool, string:
 		return d, nil
 	}
 	return nil, fmt.Errorf("method %s: parameter %q has a default of type %T", b.Method.Name, param.Name, param.Default)
@@ -107,6 +109,8 @@ func kindOf(k method.Kind) recipe.Kind {
 		return recipe.Int
 	case method.Bool:
 		return recipe.Bool
+	case method.Text:
+		return recipe.String
 	}
 	return recipe.Float
 }

@@ -42,6 +42,9 @@ type Plan struct {
 	Aligned  *Aligned       // nil: no model is aligned
 	Warnings []string
 
+	Shared map[string]any // parameters of a method that sees models as wholes; nil for others
+	made   []byte         // the config.json that such a method has written
+
 	before []string // warnings from before the tensors were enumerated
 }
 
@@ -94,6 +97,9 @@ func Build(r *recipe.Recipe, o Options) (p *Plan, err error) {
 		b.Warnings = append(b.Warnings, fmt.Sprintf("%s:%d:%d: %s", w.File, w.Pos.Line, w.Pos.Col, w.Msg))
 	}
 	steps := []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.openModels, b.chooseArch, b.alignment, b.keepWarnings, b.normalise, b.checkShape, b.enumerate, b.undescribed, b.config}
+	if m, ok := method.Get(r.Method); ok && m.Whole {
+		steps = []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.openModels, b.chooseArch, b.alignment, b.whole}
+	}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err

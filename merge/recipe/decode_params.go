@@ -10,6 +10,9 @@ import (
 	"github.com/mergekit/mergekit/internal/strictyaml"
 )
 
+// grouped are parameters that are mappings of parameters. Those below go by both names, with a point between them.
+var grouped = []string{"least_squares", "widths"}
+
 // params decodes a parameters mapping. An empty one is as good as none.
 func (d *decoder) params(x node) Params {
 	if strictyaml.IsNull(x) {
@@ -17,9 +20,24 @@ func (d *decoder) params(x node) Params {
 	}
 	fields, _ := d.Mapping(x, "parameters")
 	var list Params
+	add := func(f field, name string) {
+		s, ok := d.setting(f.Value, name)
+		if ok && list.Get(name) != nil {
+			d.Errorf(f.At, "parameter %s is given twice", strictyaml.Clip(name))
+			return
+		}
+		if ok {
+			list = append(list, Param{Name: name, Pos: f.At.Pos, Setting: s})
+		}
+	}
 	for _, f := range fields {
-		if s, ok := d.setting(f.Value, f.Key); ok {
-			list = append(list, Param{Name: f.Key, Pos: f.At.Pos, Setting: s})
+		if f.Value.Kind != yaml.MappingNode || !slices.Contains(grouped, f.Key) {
+			add(f, f.Key)
+			continue
+		}
+		inner, _ := d.Mapping(f.Value, f.Key)
+		for _, i := range inner {
+			add(i, f.Key+"."+i.Key)
 		}
 	}
 	return list

@@ -25,6 +25,9 @@ func MergeTensors(ctx context.Context, b compute.Backend, o Options, name string
 	if !ok {
 		return nil, nil, fmt.Errorf("unknown merge method %q", name)
 	}
+	if m.Whole {
+		return nil, nil, fmt.Errorf("%s merges whole models, no single tensors", name)
+	}
 	t.Inputs, t.Base, t.N = len(inputs), base, 1
 	for _, d := range t.Shape {
 		t.N *= int64(d)
