@@ -129,6 +129,9 @@ func (k *matcher) pair(ctx context.Context, m *plan.Model) (*align.Map, *AlignRe
 	if err := spec.Validate(a); err != nil {
 		return nil, nil, fmt.Errorf("%s does not fit: %w", ref.Name(), err)
 	}
+	if k.p.Method.Whole { // heads of other classes move along, and say nothing about which units are alike
+		silence(spec, a, modelWeights{m})
+	}
 	tokens, err := k.tokens(ref, m)
 	if err != nil {
 		return nil, nil, err

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/internal/gram"
 	"github.com/mergekit/mergekit/internal/memory"
 	"github.com/mergekit/mergekit/merge/align"
@@ -126,6 +127,18 @@ func (j *job) weights(m *plan.Model) align.Weights {
 		return align.Aligned(modelWeights{m}, j.maps.maps[m])
 	}
 	return modelWeights{m}
+}
+
+// silence makes tensors that differ in shape no evidence for matching.
+func silence(spec *symmetry.Spec, a, b align.Weights) {
+	for i := range spec.Groups {
+		refs := spec.Groups[i].Refs
+		for k := range refs {
+			x, _ := a.Lookup(refs[k].Tensor)
+			y, _ := b.Lookup(refs[k].Tensor)
+			refs[k].Silent = refs[k].Silent || !slices.Equal(x.Shape, y.Shape)
+		}
+	}
 }
 
 // measured refuses recipes without data.
