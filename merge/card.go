@@ -80,7 +80,7 @@ A merge of {{len .Models}} checkpoint{{if ne (len .Models) 1}}s{{end}}, made wit
 * {{.Model}}{{if .Skipped}} was not aligned: {{.Skipped}}{{else}} in the coordinates of {{.Reference}}, by {{if eq .Method "map"}}the saved alignment {{.File}}{{else}}{{.Method}} matching, seed {{.Seed}}{{end}}{{end}}
 {{- with .Matched}}
   * agreement (inner product over norms) {{printf "%.4f" .Before}} before, {{printf "%.4f" .After}} after{{if .L2Before}}; distance {{printf "%.4g" .L2Before}} before, {{printf "%.4g" .L2After}} after (ratio {{printf "%.3f" .Ratio}}){{end}}
-  * {{printf "%.1f" (percent .Moved)}} % of the units moved; {{.Rounds}} rounds, {{.Certificates}} assignments proved optimal
+  * {{printf "%.1f" (percent .Moved)}} % of the units moved; {{.Rounds}} round{{if ne .Rounds 1}}s{{end}}{{if .Certificates}}, {{.Certificates}} assignments proved optimal{{end}}
 {{- end}}
   * symmetry spec {{.Spec}}, hash ` + "`{{.SpecHash}}`" + `{{if .Exact}}; values were only moved and their signs flipped{{end}}{{if .Turned}}; the stream was turned and gains were folded{{end}}
 {{- if .Ancestry}}

@@ -64,6 +64,8 @@ type Summary struct {
 	Conflicts *Conflicts      `json:"sign_conflicts,omitempty"`
 	Aligned   []AlignReport   `json:"aligned,omitempty"`
 	Repaired  *repair.Report  `json:"repaired,omitempty"`
+	Report    any             `json:"report,omitempty"` // of a method that sees models as wholes
+	Notes     []string        `json:"-"`                // the same in words
 }
 
 // ModelSurvival says how much of a model's task vector reached the output.
@@ -136,6 +138,9 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 		return nil, err
 	}
 	j := &job{p: p, out: out, o: o}
+	if p.Method.Whole {
+		return j.mergeWhole(ctx, start, watch)
+	}
 	if err := j.prepare(ctx); err != nil {
 		return nil, err
 	}
