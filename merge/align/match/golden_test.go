@@ -89,3 +89,16 @@ func TestGolden(t *testing.T) {
 		t.Errorf("a shuffled copy is off by %g after %d sweeps: %s", off, copied.Rounds, copied.Ancestry.Relation)
 	}
 }
+
+func BenchmarkGolden(b *testing.B) {
+	one := golden(b, 1)
+	spec := goldenSpec(symmetry.Perm, one)
+	x, y := align.OfTensors(one), align.OfTensors(golden(b, 2))
+	for b.Loop() {
+		res, err := Pair(b.Context(), spec, x, y, Options{NoReport: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(res.Rounds), "sweeps")
+	}
+}

@@ -36,6 +36,7 @@ type Options struct {
 	Verify bool
 	// Scores are given scores of a group's features, of activations for instance: [Size, Size] row-major, entry i, j of the reference's
 	// feature i and the other model's feature j, as they are. Lambda is their weight against the correlation of the weights, 0 is 1.
+	// Result.Trace then has the gains of the scores that were assigned by.
 	Scores func(group string) (score []float32, ok bool)
 	Lambda float64
 	// Tokens are the rows of the vocabulary tensors that mean the same token in the reference (a) and in the other model (b). Nil: the

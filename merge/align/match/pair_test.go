@@ -200,6 +200,45 @@ func TestScores(t *testing.T) {
 	}
 }
 
+// TestHubScores: given scores decide for a stream as well, alone or beside the weights.
+func TestHubScores(t *testing.T) {
+	for _, f := range families(t) {
+		if f.name != "llama" {
+			continue
+		}
+		one, two := f.weights(1), f.weights(2)
+		whole, err := align.SpecOf(f.config, source(one), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec, err := whole.Restrict(symmetry.Permutation, symmetry.AllGroups())
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, _ := spec.Group("res")
+		want := shuffled(g.Size, 1, "res")
+		scores := func(group string) ([]float32, bool) {
+			if group != "res" {
+				return nil, false
+			}
+			s := make([]float32, g.Size*g.Size)
+			for i, j := range want {
+				s[i*g.Size+j] = 1
+			}
+			return s, true
+		}
+		for lambda, same := range map[float64]bool{1: true, 0.9: true, 1e-6: false} {
+			res, err := Pair(t.Context(), spec, align.OfTensors(one), align.OfTensors(two), Options{Scores: scores, Lambda: lambda, NoReport: true, Verify: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if slices.Equal(res.Map.Elements["res"].Index, want) != same {
+				t.Errorf("lambda %v: %v, given %v", lambda, res.Map.Elements["res"].Index, want)
+			}
+		}
+	}
+}
+
 // TestTokens: models of other vocabularies are anchored by the tokens that they share.
 func TestTokens(t *testing.T) {
 	const width, vocab = 8, 30

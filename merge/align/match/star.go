@@ -84,12 +84,10 @@ func (r *run) star() error {
 		}
 		total := r.value() * r.norm
 		// A copy is refined as long as that brings it nearer; a maximum of the objective shows in the rounding of float32.
-		nearing := hub != nil && hub.stream() && distance < closeEnough && distance < before/4 && distance > floor
+		nearing := distance < closeEnough && distance < before/4 && distance > floor
 		before, r.distance = distance, math.Sqrt(distance)
 		mayBeClose = true
 		switch {
-		case hub == nil && !nearing:
-			return nil // the bundles are independent: nothing changes any more
 		case r.round >= p.o.Rounds && !nearing, r.round >= p.o.Rounds+4:
 			return nil
 		case r.round > 1 && gained < 1e-4*math.Abs(total) && !nearing:
@@ -116,35 +114,20 @@ func (r *run) begin() error {
 	if len(r.l.anchors) == 0 {
 		return nil
 	}
-	v := &evidence{}
-	sum := []float64(nil)
+	total := &sums{hub: &hubSums{}}
 	for i, t := range r.l.anchors {
 		if err := r.ctx.Err(); err != nil {
 			return err
 		}
 		p.o.progress(i, len(r.l.anchors), "anchors")
-		q, err := p.load(t, p.engine())
-		if err != nil {
+		s := &solved{}
+		if err := r.anchor(t, s, p.engine(), false); err != nil {
 			return err
 		}
-		if !hub.stream() {
-			v.pairs = append(v.pairs, q)
-			continue
-		}
-		// A stream's evidence is summed tensor by tensor: vocabularies are large.
-		if sum == nil {
-			sum = make([]float64, hub.root.Size*hub.root.Size)
-		}
-		if err := p.crossed(hub, &evidence{pairs: []*pair{q}}, p.engine(), sum); err != nil {
-			return err
-		}
+		total.add(&s.sums)
 	}
 	p.o.progress(len(r.l.anchors), len(r.l.anchors), "anchors")
-	if hub.stream() {
-		_, err := hub.turnBy(sum, p.engine().Threads())
-		return err
-	}
-	_, err := p.update(hub, v, p.engine())
+	_, err := r.solveHub(total)
 	return err
 }
 
@@ -158,6 +141,7 @@ type sums struct {
 // hubSums is the evidence for the hub: what signs act on and what only moves, as one matrix where nothing is flipped.
 type hubSums struct {
 	signed, moved []float64
+	a, b          []float64 // squared norms of the features, where given scores are mixed in
 }
 
 // solved is what the work on one bundle, or on one anchor, gives.
@@ -251,6 +235,7 @@ func (s *sums) add(o *sums) {
 	}
 	s.hub.signed = plus(s.hub.signed, o.hub.signed)
 	s.hub.moved = plus(s.hub.moved, o.hub.moved)
+	s.hub.a, s.hub.b = plus(s.hub.a, o.hub.a), plus(s.hub.b, o.hub.b)
 }
 
 func plus(a, b []float64) []float64 {
@@ -334,6 +319,9 @@ func (r *run) gather(s *solved, list []*pair, e *gram.Engine, mayBeClose bool) e
 	if hub.stream() {
 		return r.p.crossed(hub, v, e, s.hub.signed)
 	}
+	if r.p.o.Scores != nil {
+		s.hub.a, s.hub.b = v.norms(hub)
+	}
 	if !signed(hub.root) {
 		return r.p.sum(hub, v, e, s.hub.signed, func(symmetry.Role) bool { return true })
 	}
@@ -353,5 +341,9 @@ func (r *run) solveHub(s *sums) (float64, error) {
 	t := newTally(hub.root.Size)
 	t.add(s.hub.signed, signed(hub.root))
 	t.add(s.hub.moved, false)
-	return r.p.permute(hub, t, nil)
+	given, lambda := r.p.given(hub)
+	if given != nil {
+		mix(hub.root.Size, s.hub.a, s.hub.b, given, lambda, t.score)
+	}
+	return r.p.permute(hub, t, given)
 }

@@ -122,7 +122,8 @@ func (p *problem) permutation(u *unit, v *evidence, e *gram.Engine) (float64, er
 		t.add(sum, false)
 	}
 	if given != nil {
-		p.mix(u, v, given, lambda, t.score)
+		a, b := v.norms(u)
+		mix(n, a, b, given, lambda, t.score)
 	}
 	return p.permute(u, t, given)
 }
@@ -242,11 +243,9 @@ func (p *problem) given(u *unit) ([]float32, float64) {
 	return out, p.o.Lambda
 }
 
-// mix puts λ of the given scores plus 1-λ of the correlations of the weights into given: MuDSC, Xu et al., 2024, "Training-free pretrained
-// model merging".
-func (p *problem) mix(u *unit, v *evidence, given []float32, lambda float64, score []float32) {
-	n := u.root.Size
-	a, b := norms(u, v, func(q *pair) []float32 { return q.a }), norms(u, v, func(q *pair) []float32 { return q.b })
+// mix puts λ of the given scores plus 1-λ of the correlations of the weights into given, a and b being the squared norms of the features.
+// MuDSC, Xu et al., 2024, "Training-free pretrained model merging".
+func mix(n int, a, b []float64, given []float32, lambda float64, score []float32) {
 	for i := range n {
 		for j := range n {
 			c := 0.0
@@ -256,6 +255,11 @@ func (p *problem) mix(u *unit, v *evidence, given []float32, lambda float64, sco
 			given[i*n+j] = float32(lambda*float64(given[i*n+j]) + (1-lambda)*c)
 		}
 	}
+}
+
+// norms are the squared norms of a group's features in both models.
+func (v *evidence) norms(u *unit) (a, b []float64) {
+	return norms(u, v, func(q *pair) []float32 { return q.a }), norms(u, v, func(q *pair) []float32 { return q.b })
 }
 
 // norms are the squared norms of a group's features over its evidence.
