@@ -53,9 +53,9 @@ func (s *solver) solve() error {
 		return err
 	}
 	if len(free) > 0 {
-		// The prices start again from zero. Columns keep their rows once they have one, so all free columns share the price zero until the end,
-		// and a row that does not care which it takes (a dead unit) finds a free one at once. From the reduced prices, which differ, hundreds
-		// of dead rows search paths through each other's columns: up to 300 times slower at 2,048 rows.
+		// The prices start again from zero. Columns keep their rows once they have one, so all free columns share the price zero
+		// (until bidding), and a row that does not care which it takes (a dead unit) finds a free one at once. From the reduced prices, which
+		// differ, hundreds of dead rows search paths through each other's columns: fifty times slower with half of 2,048 units dead.
 		clear(s.v)
 		free = s.reduceRows(s.reduceRows(s.free()))
 		// Where many rows are left they all want the same columns (rows of networks share a common direction, and some columns are long).
