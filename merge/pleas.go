@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/merge/pleas"
 	"github.com/mergekit/mergekit/merge/recipe"
 	"github.com/mergekit/mergekit/model"
@@ -14,17 +15,12 @@ import (
 // mergePleas merges two models in part (package pleas).
 func mergePleas(ctx context.Context, j *job) (*whole, error) {
 	a, b := j.p.Models[0], j.p.Models[1]
-	if !model.IsPlain(a.RawConfig) || !model.IsPlain(b.RawConfig) {
-		return nil, j.refuse("pleas merges networks that config.json describes layer by layer (mlp, convnet); merge transformers with align: and repair:, or by regmean_pp")
+	for _, m := range []*plan.Model{a, b} {
+		if m.RawConfig == nil {
+			return nil, j.refuse("%s has no config.json, which says what the model computes", m.Name())
+		}
 	}
-	d, err := model.DescribePlain(a.RawConfig)
-	if err != nil {
-		return nil, err
-	}
-	data, err := j.plainData(d)
-	if err != nil {
-		return nil, err
-	}
+	var err error
 	o := pleas.Options{
 		Budget:   j.number("budget"),
 		Squares:  pleas.Squares{Mode: j.text("least_squares.mode"), Inputs: j.text("least_squares.inputs"), Ridge: j.number("least_squares.ridge")},
@@ -54,7 +50,13 @@ func mergePleas(ctx context.Context, j *job) (*whole, error) {
 	engine, closeEngine := j.engine()
 	defer closeEngine()
 	o.Backend, o.Gram = backend, engine
-	r, err := pleas.Plain(ctx, pleas.Network{Config: a.RawConfig, Weights: j.weights(a)}, pleas.Network{Config: b.RawConfig, Weights: j.weights(b)}, data, o)
+	one, two := pleas.Network{Config: a.RawConfig, Weights: j.weights(a)}, pleas.Network{Config: b.RawConfig, Weights: j.weights(b)}
+	var r *pleas.Result
+	if model.IsPlain(a.RawConfig) && model.IsPlain(b.RawConfig) {
+		r, err = j.pleasPlain(ctx, one, two, o)
+	} else {
+		r, err = j.pleasTransformer(ctx, one, two, o)
+	}
 	if err != nil {
 		var input *model.InputError
 		if errors.As(err, &input) && input.File == "" {
@@ -63,6 +65,30 @@ func mergePleas(ctx context.Context, j *job) (*whole, error) {
 		return nil, err
 	}
 	return &whole{config: r.Config, tensors: r.Tensors, report: r.Report, notes: pleasNotes(&r.Report)}, nil
+}
+
+func (j *job) pleasPlain(ctx context.Context, a, b pleas.Network, o pleas.Options) (*pleas.Result, error) {
+	d, err := model.DescribePlain(a.Config)
+	if err != nil {
+		return nil, err
+	}
+	data, err := j.plainData(d)
+	if err != nil {
+		return nil, err
+	}
+	return pleas.Plain(ctx, a, b, data, o)
+}
+
+func (j *job) pleasTransformer(ctx context.Context, a, b pleas.Network, o pleas.Options) (*pleas.Result, error) {
+	d, err := model.Describe(a.Config)
+	if err != nil {
+		return nil, err
+	}
+	data, err := j.inputs(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return pleas.Transformer(ctx, a, b, data, o)
 }
 
 // refuse is an error about the recipe at its method.

@@ -188,6 +188,22 @@ func (j *job) plainData(d *model.PlainDescription) (list []*samples.Set, err err
 	return list, nil
 }
 
+// inputs reads batches for transformers: one list for all, or one for each model. The first model's tokenizer reads texts.
+func (j *job) inputs(ctx context.Context, d *model.Description) (list [][]model.Input, err error) {
+	options, err := j.dataOptions()
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range options {
+		batches, err := calibration.Inputs(ctx, tokenizerDir(j.p.Donor), d, o)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, batches)
+	}
+	return list, nil
+}
+
 // engine computes products where forward passes run.
 func (j *job) engine() (*gram.Engine, func()) {
 	e := gram.New(j.o.Backend, j.o.Threads)

@@ -1,6 +1,7 @@
 package pleas
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -33,31 +34,27 @@ func (p *job) partial(ctx context.Context) error {
 		return err
 	}
 	for _, u := range p.groups {
-		e := all[u]
-		u.order = make([]int, u.group.Size)
-		apart, sum := 0.0, 0.0
-		for i := range u.order {
-			u.order[i] = i
-			apart, sum = apart+e.apart[i], sum+e.sum[i]
-		}
-		slices.SortStableFunc(u.order, func(i, j int) int {
-			switch {
-			case e.score[i] < e.score[j]:
-				return -1
-			case e.score[i] > e.score[j]:
-				return 1
-			}
-			return 0
-		})
-		u.gain = make([]float64, u.group.Size+1)
-		if sum > 0 {
-			u.residual = apart / sum
-			for k, i := range u.order {
-				u.gain[k+1] = u.gain[k] + e.apart[i]/sum
-			}
-		}
+		u.rank(all[u])
 	}
 	return nil
+}
+
+// rank orders units by their scores.
+func (u *units) rank(e *energy) {
+	u.order = make([]int, u.group.Size)
+	apart, sum := 0.0, 0.0
+	for i := range u.order {
+		u.order[i] = i
+		apart, sum = apart+e.apart[i], sum+e.sum[i]
+	}
+	slices.SortStableFunc(u.order, func(i, j int) int { return cmp.Compare(e.score[i], e.score[j]) })
+	u.gain = make([]float64, u.group.Size+1)
+	if sum > 0 {
+		u.residual = apart / sum
+		for k, i := range u.order {
+			u.gain[k+1] = u.gain[k] + e.apart[i]/sum
+		}
+	}
 }
 
 // weightScores compares the slices of all tensors of the spec: the diagonal of the Gram matrix by which B was matched.

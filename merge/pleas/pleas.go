@@ -392,11 +392,7 @@ func (p *job) summarise(r *Result) {
 	r.Report.Cost = now / total(p.terms)
 	for i, u := range p.groups {
 		u.separate = had[i]
-		g := Group{ID: u.group.ID, Units: u.group.Size, Separate: u.separate, Residual: u.residual, Held: u.held}
-		if u.residual > 0 {
-			g.Kept = u.gain[u.separate] / u.residual
-		}
-		r.Report.Groups = append(r.Report.Groups, g)
+		r.Report.Groups = append(r.Report.Groups, u.report())
 	}
 	one := int64(0)
 	for _, s := range p.shapes {
@@ -406,6 +402,15 @@ func (p *job) summarise(r *Result) {
 		r.Report.Parameters += int64(len(t.Data))
 	}
 	r.Report.Size = float64(r.Report.Parameters) / float64(one)
+}
+
+// report is what the group has come to.
+func (u *units) report() Group {
+	g := Group{ID: u.group.ID, Units: u.group.Size, Separate: u.separate, Residual: u.residual, Held: u.held}
+	if u.residual > 0 {
+		g.Kept = u.gain[u.separate] / u.residual
+	}
+	return g
 }
 
 func size(shape []int) int {
