@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -221,7 +222,7 @@ func TestMethodPages(t *testing.T) {
 			sections[name] = body
 		}
 	}
-	for _, m := range method.All() {
+	for _, m := range slices.Concat(method.All(), method.Wholes()) {
 		body, ok := sections[m.Name]
 		if !ok {
 			t.Errorf("no section about %s", m.Name)
@@ -242,6 +243,9 @@ func TestMethodPages(t *testing.T) {
 				def = "unset"
 			}
 			per := "tensor"
+			if m.Whole {
+				per = "merge"
+			}
 			if p.PerInput {
 				per = "model"
 			}

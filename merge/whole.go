@@ -32,7 +32,9 @@ type whole struct {
 
 // wholes runs the methods of method.Wholes.
 var wholes = map[string]func(ctx context.Context, j *job) (*whole, error){
-	"pleas": mergePleas,
+	"pleas":      mergePleas,
+	"regmean":    mergeRegMean(false),
+	"regmean_pp": mergeRegMean(true),
 }
 
 // mergeWhole merges by a method that sees models as wholes.

@@ -29,6 +29,8 @@ var methods = []*Method{
 // wholes are the methods that package merge runs on whole models, with data.
 var wholes = []*Method{
 	Pleas,
+	RegMean,
+	RegMeanPP,
 }
 
 // aliases are second names that recipes may use.
