@@ -22,7 +22,6 @@ const (
 type graphs struct {
 	mu             sync.Mutex // one product at a time: the backend has threads of its own
 	sum, mul       *Exec
-	err            error
 	left, right    []float32 // staging
 	newSum, newMul func() (*Exec, error)
 }
