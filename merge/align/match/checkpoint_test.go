@@ -76,11 +76,13 @@ func TestCheckpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	off, where := worst(t, a, align.Aligned(b, exact))
-	t.Logf("the map that the copy was made by, undone: off by %.2g, in %s", off, where)
-	off, where = worst(t, a, align.Aligned(b, res.Map))
+	// Where a gain is tiny, dividing by it makes the copy's own rounding large: then nothing can be better than the map that the copy was
+	// made by, undone.
+	best, where := worst(t, a, align.Aligned(b, exact))
+	t.Logf("the map that the copy was made by, undone: off by %.2g, in %s", best, where)
+	off, where := worst(t, a, align.Aligned(b, res.Map))
 	t.Logf("off by %.2g of the largest value, in %s", off, where)
-	if off > 1e-5 {
+	if off > max(1e-5, 1.5*best) || res.Ancestry.Relation != SameWeights {
 		t.Errorf("off by %g in %s", off, where)
 	}
 }

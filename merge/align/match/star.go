@@ -8,6 +8,7 @@ import (
 
 	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/internal/gram"
+	"github.com/mergekit/mergekit/merge/align"
 )
 
 // run is one ascent from one beginning.
@@ -106,8 +107,11 @@ func (r *run) begin() error {
 	case Identity:
 		return nil
 	case Shuffled:
-		if !hub.stream() {
-			hub.states[hub.root.ID].move(shuffled(hub.root.Size, r.seed, "beginning of "+hub.root.ID), nil)
+		order := shuffled(hub.root.Size, r.seed, "beginning of "+hub.root.ID)
+		if hub.stream() {
+			hub.turn.by(matrixOf(align.Element{Index: order}, hub.root.Size), p.engine().Threads())
+		} else {
+			hub.states[hub.root.ID].move(order, nil)
 		}
 		return nil
 	}
