@@ -12,4 +12,10 @@
 //
 // With no separate unit the first step is the plain average of aligned networks; with all of them separate it is the ensemble of the
 // two in one network.
+//
+// What it is worth, measured on networks trained apart from nothing (scripts/train-pairs; one pair each). Perceptrons of width 32, share
+// of the test set that is right: on digits 0.749 matched by weights, 0.978 fitted at the same size (the first parent: 0.976); on MNIST
+// 0.606, then 0.910, and 0.931 at 1.2 times the cost. Two small Llamas, loss on held-out text: parents 1.50 and 1.52, matched by weights
+// 2.26, fitted 1.82 (2.01 where only permutations were matched), 1.75 at 1.2 times the cost, 1.59 with all heads and hidden units of
+// both. Inputs from the merged network matter: with the parents' own the same networks reach 0.938, 0.767 and 2.07.
 package pleas
