@@ -71,7 +71,6 @@ func BenchmarkFile(b *testing.B) {
 	if err := binary.Read(bytes.NewReader(raw), binary.LittleEndian, score); err != nil {
 		b.Fatal(err)
 	}
-	raw = nil
 	for b.Loop() {
 		start := time.Now()
 		s, err := Maximize(n, score, Options{})
