@@ -2,6 +2,7 @@ package symmetry
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -74,10 +75,22 @@ func Of(config []byte, src Source) (*Spec, error) {
 	kind := c.ModelType()
 	for _, name := range slices.Sorted(maps.Keys(builtin())) {
 		if f := builtin()[name]; slices.Contains(f.types, kind) {
-			return f.expand(kind, c, src)
+			s, err := f.expand(kind, c, src)
+			return s, modelFault(kind, err)
 		}
 	}
 	return nil, noSpec(kind, src)
+}
+
+// modelFault says what is wrong with a model whose family has a spec. Those files are right, so the place in one helps nobody, and what
+// comes after the first fault mostly follows from it.
+func modelFault(kind string, err error) error {
+	var first *strictyaml.Error
+	if !errors.As(err, &first) {
+		return err
+	}
+	msg, _, _ := strings.Cut(first.Msg, "; ") // what follows is how to write a spec file
+	return &Error{Spec: kind, Msg: msg, Hint: fmt.Sprintf("this is no whole model of model_type %q: its config.json or its weights are damaged, or it needs a spec file (--spec FILE; docs/symmetries.md)", kind)}
 }
 
 // noSpec says how to get a spec for a model without one.

@@ -1,6 +1,7 @@
 package symmetry_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -195,5 +196,29 @@ func TestOldNames(t *testing.T) {
 		return r.Tensor == "bert.embeddings.LayerNorm.gamma" && r.Role == symmetry.Gain
 	}) {
 		t.Error("the gain is missing")
+	}
+}
+
+// TestDamagedModel: of a model that is not what its family's spec says, one fault is told, with what to do, and no line of a file that
+// the user does not have.
+func TestDamagedModel(t *testing.T) {
+	config, src := golden(t, "llama")
+	gone := source{}
+	for n, shape := range src {
+		if n != "model.layers.1.mlp.up_proj.weight" {
+			gone[n] = shape
+		}
+	}
+	heads := []byte(strings.Replace(string(config), `"num_attention_heads": 4`, `"num_attention_heads": 0`, 1))
+	for _, c := range []struct {
+		config []byte
+		src    source
+		want   string
+	}{{config, gone, "no tensor model.layers.1.mlp.up_proj.weight"}, {heads, src, "group kv.0"}} {
+		_, err := symmetry.Of(c.config, c.src)
+		var e *symmetry.Error
+		if !errors.As(err, &e) || !strings.Contains(e.Error(), c.want) || !strings.Contains(e.Error(), "--spec") || strings.ContainsAny(e.Error(), "\n") || strings.Contains(e.Error(), ".yml") {
+			t.Errorf("%v", err)
+		}
 	}
 }
