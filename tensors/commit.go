@@ -269,11 +269,17 @@ func (w *Writer) Close() error {
 	if w.journal != nil {
 		_ = w.journal.f.Close()
 	}
-	if !worth {
+	if !worth || w.discard {
 		err = errors.Join(err, os.RemoveAll(w.target.partial))
 	}
 	w.release()
 	return err
+}
+
+// Discard is Close for programs that cannot resume: without a Commit before, nothing of the output is left.
+func (w *Writer) Discard() error {
+	w.discard = true
+	return w.Close()
 }
 
 // release lets other processes write the output.

@@ -66,6 +66,7 @@ type Writer struct {
 	files   map[string]bool // side files
 	err     error           // the first failure; nothing is recorded after it
 	closed  bool
+	discard bool // Close leaves nothing to be resumed
 }
 
 // shard is an output file, open while it has unfinished tensors.

@@ -32,6 +32,7 @@ type WriteOptions struct {
 	MaxMemory      int64             // bytes to work in, beside matrices; 0: 512 MiB
 	Files          map[string][]byte // further files by name, such as README.md
 	Force, Resume  bool
+	Discard        bool // an interrupted output is removed, for callers that offer no Resume
 	AllowNonFinite bool
 	Started        func(total int64)    // bytes that will be written; may be nil
 	Written        func(n int64)        // progress, from any goroutine; may be nil
@@ -50,7 +51,7 @@ type WriteReport struct {
 }
 
 // Write applies a map to a checkpoint and writes the result, tensor by tensor from the mapped files, with what lies beside the weights in
-// dir ("": nothing). The output appears whole or not at all; an interrupted one is finished with Resume.
+// dir ("": nothing). The output appears whole or not at all; an interrupted one is finished with Resume, or is gone with Discard.
 func Write(ctx context.Context, m *Map, from *tensors.Checkpoint, dir, out string, o WriteOptions) (*WriteReport, error) {
 	start := time.Now()
 	if o.DType != nil && !o.DType.IsFloat() {
@@ -69,6 +70,9 @@ func Write(ctx context.Context, m *Map, from *tensors.Checkpoint, dir, out strin
 		return nil, err
 	}
 	if err := w.write(ctx, to); err != nil {
+		if o.Discard {
+			return nil, errors.Join(err, to.Discard())
+		}
 		return nil, errors.Join(err, to.Close())
 	}
 	r := &WriteReport{Output: out, Tensors: len(w.infos), Shards: len(to.Shards()), Added: w.added}
@@ -457,7 +461,7 @@ func checkFinite(data []byte, dtype tensors.DType, values []float32) error {
 		return err
 	}
 	if slices.ContainsFunc(values, func(x float32) bool { return x-x != 0 }) {
-		return &Error{Msg: fmt.Sprintf("has NaN or infinite values in %s after the map", dtype.TorchName()), Hint: "the checkpoint is damaged, or the dtype too narrow; --allow-non-finite writes them all the same"}
+		return &Error{Msg: fmt.Sprintf("has NaN or infinite values in %s after the map", dtype.TorchName()), Hint: "the checkpoint is damaged, or the dtype too narrow for the map: choose float32"}
 	}
 	return nil
 }

@@ -218,13 +218,19 @@ func TestWriteRefuses(t *testing.T) {
 	if _, err := Write(context.Background(), m, c, dir, filepath.Join(t.TempDir(), "out"), WriteOptions{}); !errors.As(err, &e) || e.Tensor != "0.up" {
 		t.Errorf("NaN: %v", err)
 	}
+	out := filepath.Join(t.TempDir(), "out")
+	if _, err := Write(context.Background(), m, c, dir, out, WriteOptions{Threads: 1, Discard: true}); err == nil {
+		t.Error("NaN was written")
+	}
+	if left, _ := os.ReadDir(filepath.Dir(out)); len(left) > 0 {
+		t.Errorf("a write that is not to be resumed leaves %s", left[0].Name())
+	}
 	if _, err := Write(context.Background(), m, c, dir, dir, WriteOptions{Force: true}); err == nil || !strings.Contains(err.Error(), "is read") {
 		t.Errorf("own directory: %v", err)
 	}
 	w = weightsOf(1, false, 1)
 	w["0.up"] = model.Tensor{Shape: []int{inner - 1, width}, Data: w["0.up"].Data[:(inner-1)*width]}
 	dir, c = checkpointIn(t, w, tensors.F32, tiedConfig)
-	out := filepath.Join(t.TempDir(), "out")
 	if _, err := Write(context.Background(), m, c, dir, out, WriteOptions{}); !errors.As(err, &e) || e.Tensor != "0.up" || e.Group != "mlp.0" {
 		t.Errorf("shape: %v", err)
 	}
