@@ -172,7 +172,11 @@ func loadMap(p *plan.Plan, m *plan.Model, file *recipe.AlignMap) (*align.Map, *A
 	if err != nil {
 		return nil, nil, at(err)
 	}
-	if err := got.Spec.Validate(modelWeights{m}); err != nil {
+	config, err := m.PatchedModelConfig()
+	if err != nil {
+		return nil, nil, at(err)
+	}
+	if err := got.Fits(config, modelWeights{m}); err != nil {
 		return nil, nil, at(err)
 	}
 	return got, &AlignReport{Model: m.Name(), Reference: referenceName(p), Method: "map", File: file.File, Ancestry: got.Note["ancestry"]}, nil

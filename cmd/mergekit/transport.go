@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/mergekit/mergekit/arch"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/internal/progress"
 	"github.com/mergekit/mergekit/merge/align"
@@ -116,19 +119,22 @@ func transportCheckpoint(cmd *cobra.Command, m *align.Map, from string, o *trans
 		return err
 	}
 	defer c.Close()
-	if err := m.Spec.Validate(c); err != nil {
-		return fmt.Errorf("%s: %w", from, err)
-	}
 	dir := files.dir
+	var config []byte
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 		dir = ""
+	} else if config, err = os.ReadFile(filepath.Join(dir, arch.ConfigName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := m.Fits(config, c); err != nil {
+		return fmt.Errorf("%s: %w", from, err)
 	}
 	return writeAligned(cmd, m, c, dir, o.out, o.dtype, o.shardSize, o.force)
 }
 
 // writeAligned writes a checkpoint through a map and says so.
 func writeAligned(cmd *cobra.Command, m *align.Map, c *tensors.Checkpoint, dir, out, dtype, shardSize string, force bool) error {
-	wo := align.WriteOptions{Force: force}
+	wo := align.WriteOptions{Force: force, Discard: true}
 	var err error
 	if wo.DType, err = parseDType(dtype); err != nil {
 		return err

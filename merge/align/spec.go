@@ -44,3 +44,35 @@ func SpecOf(config []byte, src symmetry.Source, file string) (*symmetry.Spec, er
 	}
 	return s, s.Validate(src)
 }
+
+// Fits says whether a map can be applied to a checkpoint: every tensor that it acts on is there, in the size that it has. Where
+// config (config.json, nil without one) stands for the same kind of model as the map's spec, it also says whether the checkpoint has
+// tensors in a group that the map does not know of, such as further layers: those would be left in other coordinates.
+func (m *Map) Fits(config []byte, src symmetry.Source) error {
+	if err := m.Spec.Validate(src); err != nil {
+		return err
+	}
+	if config == nil {
+		return nil
+	}
+	own, err := SpecOf(config, src, "")
+	if err != nil || own.Name != m.Spec.Name {
+		return nil //nolint:nilerr // a model that only a user's spec file describes
+	}
+	for i := range own.Groups {
+		g, ok := m.Spec.Group(own.Groups[i].ID)
+		if !ok || m.Elements[g.ID].Identity() {
+			continue
+		}
+		acts := map[string]bool{}
+		for _, r := range g.Refs {
+			acts[r.Tensor] = true
+		}
+		for _, r := range own.Groups[i].Refs {
+			if _, there := src.Lookup(r.Tensor); there && !acts[r.Tensor] { // a shared head is none of its own
+				return &Error{Group: g.ID, Tensor: r.Tensor, Msg: "is in this group, and the map was made for a model without it", Hint: "give the map of a model with the same layers and the same config.json"}
+			}
+		}
+	}
+	return nil
+}

@@ -39,6 +39,9 @@ func TransportAdapter(m *Map, base, dir, out string, o TransportOptions) (*Trans
 	if tensors.SameDir(dir, out) {
 		return nil, &tensors.FormatError{File: out, Msg: "the output is the adapter's own directory", Hint: "choose another output directory"}
 	}
+	if tensors.SameDir(base, out) {
+		return nil, &tensors.FormatError{File: out, Msg: "the output is the base's directory", Hint: "choose another output directory"}
+	}
 	a, err := adapter.Open(dir)
 	if err != nil {
 		return nil, err
@@ -51,6 +54,9 @@ func TransportAdapter(m *Map, base, dir, out string, o TransportOptions) (*Trans
 	_, config, err := arch.ReadConfigFile(filepath.Dir(c.Files()[0]))
 	if err != nil {
 		return nil, err
+	}
+	if err := m.Fits(config, c); err != nil {
+		return nil, fmt.Errorf("%s: %w", base, err)
 	}
 	modules, err := adapter.Modules(c, config)
 	if err != nil {

@@ -276,3 +276,53 @@ func TestTransportRefuses(t *testing.T) {
 		t.Error("the adapter's own directory was written to")
 	}
 }
+
+// TestFits: a map of a model with fewer layers, or without a head of its own, would leave a part of the other one in other coordinates.
+func TestFits(t *testing.T) {
+	two, tied := llama(t, "LlamaForCausalLM", "llama", false), llama(t, "LlamaForCausalLM", "llama", true)
+	spec, err := SpecFor(tied, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if spec, err = spec.Restrict("signed", symmetry.Choice{Residual: "auto", MLP: true, Heads: true, QK: true, VO: "orthogonal"}); err != nil {
+		t.Fatal(err)
+	}
+	m := mustRandom(t, spec, 1, RandomOptions{})
+	fits := func(dir string, m *Map) error {
+		config, err := os.ReadFile(filepath.Join(dir, "config.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := tensors.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return m.Fits(config, c)
+	}
+	if err := fits(tied, m); err != nil {
+		t.Errorf("its own model: %v", err)
+	}
+	var e *Error
+	if err := fits(two, m); !errors.As(err, &e) || e.Group != "res" || e.Tensor != "lm_head.weight" {
+		t.Errorf("a model with a head of its own: %v", err)
+	}
+	if err := fits(two, Identity(spec)); err != nil {
+		t.Errorf("a map that does nothing: %v", err)
+	}
+	res, err := SpecFor(two, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, _ := res.Group("res")
+	g.Refs = slices.DeleteFunc(slices.Clone(g.Refs), func(r symmetry.Ref) bool { return strings.Contains(r.Tensor, "layers.1.") })
+	for i := range res.Groups {
+		if res.Groups[i].ID == "res" {
+			res.Groups[i].Refs = g.Refs
+		}
+	}
+	res.Norms = slices.DeleteFunc(slices.Clone(res.Norms), func(n symmetry.Norm) bool { return strings.Contains(n.Gain, "layers.1.") })
+	if err := fits(two, mustRandom(t, res, 1, RandomOptions{})); !errors.As(err, &e) || e.Group != "res" || !strings.Contains(e.Tensor, "layers.1.") {
+		t.Errorf("a further layer: %v", err)
+	}
+}
