@@ -57,6 +57,16 @@ func Align(ctx context.Context, models []string, out string, a *recipe.Align, o 
 		if err := tensors.CheckOutput(outs[m], o.Force, false); err != nil {
 			return nil, err
 		}
+		if err := notRead(p, outs[m]); err != nil {
+			return nil, err
+		}
+	}
+	if o.Save != "" {
+		for i, m := range p.Aligned.Models {
+			if err := align.CheckSave(savedAs(p, i, o.Save), out, outs[m]); err != nil {
+				return nil, err
+			}
+		}
 	}
 	maps, err := alignModels(ctx, p, out, o.Options)
 	if err != nil {
@@ -67,7 +77,7 @@ func Align(ctx context.Context, models []string, out string, a *recipe.Align, o 
 		start := time.Now()
 		one := AlignedModel{AlignReport: maps.reports[i]}
 		report, err := align.Write(ctx, maps.maps[m], m.Checkpoint, directoryOf(m), outs[m], align.WriteOptions{DType: o.DType, ShardBytes: o.ShardBytes,
-			Threads: o.Threads, MaxMemory: o.MaxMemory / alignShare, Force: o.Force, AllowNonFinite: o.AllowNonFinite, Started: o.Started, Written: o.Written, Warn: o.Warn})
+			Threads: o.Threads, MaxMemory: o.MaxMemory / alignShare, Force: o.Force, Discard: true, AllowNonFinite: o.AllowNonFinite, Started: o.Started, Written: o.Written, Warn: o.Warn})
 		if err != nil {
 			return nil, err
 		}
@@ -124,10 +134,7 @@ func directoryOf(m *plan.Model) string {
 // saveBeside saves the i-th map where the user wants it.
 func saveBeside(maps *aligned, p *plan.Plan, i int, file string) (string, error) {
 	m := p.Aligned.Models[i]
-	if len(p.Aligned.Models) > 1 {
-		stem, ext := strings.TrimSuffix(file, filepath.Ext(file)), filepath.Ext(file)
-		file = stem + strings.TrimSuffix(strings.TrimPrefix(maps.files[m], "alignment"), ".safetensors") + ext
-	}
+	file = savedAs(p, i, file)
 	report, err := json.Marshal(maps.reports[i])
 	if err != nil {
 		return "", err
@@ -135,4 +142,13 @@ func saveBeside(maps *aligned, p *plan.Plan, i int, file string) (string, error)
 	one := maps.maps[m].Clone()
 	one.Note[reportNote] = string(report)
 	return file, one.Save(file)
+}
+
+// savedAs is the file of the i-th map: the user's, with the model's name in it where there are several.
+func savedAs(p *plan.Plan, i int, file string) string {
+	if len(p.Aligned.Models) == 1 {
+		return file
+	}
+	stem, ext := strings.TrimSuffix(file, filepath.Ext(file)), filepath.Ext(file)
+	return stem + strings.TrimSuffix(strings.TrimPrefix(alignmentFiles(p)[p.Aligned.Models[i]], "alignment"), ".safetensors") + ext
 }

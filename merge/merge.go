@@ -104,6 +104,19 @@ func Run(ctx context.Context, file, out string, o Options) (*Summary, error) {
 	return RunRecipe(ctx, r, out, o)
 }
 
+// notRead refuses an output in the place of what a plan reads.
+func notRead(p *plan.Plan, out string) error {
+	for _, m := range p.Models {
+		if m.AdapterDir != "" && tensors.SameDir(m.AdapterDir, out) {
+			return &tensors.FormatError{File: out, Msg: "the output is the directory of the adapter of " + m.Name(), Hint: "choose another output directory"}
+		}
+		if tensors.SameDir(m.Dir, out) {
+			return &tensors.FormatError{File: out, Msg: "the output is the directory of the input " + m.Name(), Hint: "choose another output directory"}
+		}
+	}
+	return nil
+}
+
 // RunRecipe merges a parsed recipe into the directory out.
 func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*Summary, error) {
 	start := time.Now()
@@ -121,13 +134,8 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 		return nil, &InputError{err}
 	}
 	defer p.Close()
-	for _, m := range p.Models {
-		if m.AdapterDir != "" && tensors.SameDir(m.AdapterDir, out) {
-			return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of the adapter of " + m.Name(), Hint: "choose another output directory"}
-		}
-		if tensors.SameDir(m.Dir, out) {
-			return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of the input " + m.Name(), Hint: "choose another output directory"}
-		}
+	if err := notRead(p, out); err != nil {
+		return nil, err
 	}
 	if o.Planned != nil {
 		if err := o.Planned(p); err != nil {

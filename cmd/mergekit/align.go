@@ -446,6 +446,11 @@ func (o *alignOptions) runRandom(cmd *cobra.Command, name string) error {
 		}
 		m = m.WithGains(own, nil)
 	}
+	if o.save != "" {
+		if err := align.CheckSave(o.save, o.out); err != nil {
+			return err
+		}
+	}
 	if err := writeAligned(cmd, m, c, files.dir, o.out, o.dtype, o.shardSize, o.force); err != nil {
 		return err
 	}

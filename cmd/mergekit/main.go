@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mergekit/mergekit/arch"
 	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/merge"
@@ -113,6 +114,7 @@ func statusOf(ctx context.Context, err error) int {
 // badModel reports whether an error is about what a model was given: its files, its adapter, its tokenizer, its input.
 func badModel(err error) bool {
 	var (
+		described  *arch.ConfigError
 		config     *model.ConfigError
 		missing    *model.MissingError
 		shape      *model.ShapeError
@@ -123,7 +125,7 @@ func badModel(err error) bool {
 		template   *chat.Error
 		lookup     *chat.LookupError
 	)
-	return errors.As(err, &config) || errors.As(err, &missing) || errors.As(err, &shape) || errors.As(err, &vocabulary) ||
+	return errors.As(err, &described) || errors.As(err, &config) || errors.As(err, &missing) || errors.As(err, &shape) || errors.As(err, &vocabulary) ||
 		errors.As(err, &input) || errors.As(err, &adapted) || errors.As(err, &words) || errors.As(err, &template) || errors.As(err, &lookup)
 }
 

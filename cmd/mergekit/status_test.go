@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/mergekit/mergekit/arch"
 	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/finetune/data"
@@ -22,6 +23,7 @@ func TestStatusOf(t *testing.T) {
 		err  error
 		want int
 	}{
+		{&arch.ConfigError{}, exitBadInput},
 		{&model.ConfigError{}, exitBadInput},
 		{&model.MissingError{}, exitBadInput},
 		{&model.ShapeError{}, exitBadInput},

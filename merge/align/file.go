@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,6 +100,40 @@ func (m *Map) Save(path string) error {
 		meta[key] = string(text)
 	}
 	return tensors.SaveFile(path, infos, data, meta)
+}
+
+// CheckSave says, before the work that finds a map, whether Save can put one into a file: a map may take the place of a map and of nothing
+// else, and the file's directory is there already, or is one of outs, which will be.
+func CheckSave(path string, outs ...string) error {
+	if st, err := os.Stat(path); err == nil {
+		switch {
+		case st.IsDir():
+			return &Error{File: path, Msg: "the map cannot be saved: this is a directory", Hint: "name a file, such as alignment.safetensors"}
+		case !isMap(path):
+			return &Error{File: path, Msg: "the map cannot be saved: there is a file that is no map", Hint: "choose another name, or remove the file"}
+		}
+		return nil
+	}
+	dir := filepath.Dir(path)
+	for _, out := range outs {
+		if filepath.Clean(out) == dir {
+			return nil
+		}
+	}
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return &Error{File: path, Msg: "the map cannot be saved: its directory is not there", Hint: "make the directory, or choose another one"}
+	}
+	return nil
+}
+
+// isMap says whether a file is a saved map, whatever else is in it.
+func isMap(path string) bool {
+	c, err := tensors.Open(path)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	return c.Metadata()[formatKey] != ""
 }
 
 func doubles(x []float64) []byte {

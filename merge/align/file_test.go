@@ -92,6 +92,31 @@ func resave(t testing.TB, path string, change func(meta map[string]string, data 
 	}
 }
 
+// TestCheckSave: a map takes the place of a map, and of nothing else.
+func TestCheckSave(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	if err := small(t).Save(in("map.safetensors")); err != nil {
+		t.Fatal(err)
+	}
+	if err := tensors.SaveFile(in("model.safetensors"), []tensors.Info{{Name: "w", DType: tensors.F32, Shape: []int{1}}}, [][]byte{make([]byte, 4)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		in("map.safetensors"): "", in("new.safetensors"): "", in("out/new.safetensors"): "",
+		in("model.safetensors"): "no map", dir: "a directory", in("gone/new.safetensors"): "directory is not there", in("map.safetensors/x"): "directory is not there",
+	} {
+		err := CheckSave(path, in("out"))
+		var e *Error
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", path, err)
+		case want != "" && (!errors.As(err, &e) || !strings.Contains(e.Error(), want)):
+			t.Errorf("%s: %v, not %q", path, err, want)
+		}
+	}
+}
+
 // TestLoadRefuses: every kind of damage is named.
 func TestLoadRefuses(t *testing.T) {
 	type data = map[string][]byte
