@@ -77,7 +77,9 @@ func (d *matchData) scores(ctx context.Context, spec *symmetry.Spec, a, b *plan.
 		if err != nil {
 			return nil, err
 		}
-		set, err := calibration.Plain(desc, calibrationOptions(d.k.p, samples))
+		data := calibrationOptions(d.k.p, samples)
+		data.Unlabelled = true
+		set, err := calibration.Plain(desc, data)
 		if err != nil {
 			return nil, err
 		}

@@ -181,6 +181,7 @@ func (j *job) plainData(d *model.PlainDescription) (list []*samples.Set, err err
 		return nil, err
 	}
 	for _, o := range options {
+		o.Unlabelled = true
 		set, err := calibration.Plain(d, o)
 		if err != nil {
 			return nil, err

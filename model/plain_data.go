@@ -19,11 +19,8 @@ func ReadExamples(path string, d *PlainDescription) (x []float32, n int, l Label
 	bad := func(format string, args ...any) error {
 		return &InputError{File: path, Msg: fmt.Sprintf(format, args...)}
 	}
-	if _, ok := c.Lookup("input"); !ok {
-		return nil, 0, l, bad(`has no tensor "input" with the examples`)
-	}
-	if x, n, err = readRows(c, "input", d.Input); err != nil {
-		return nil, 0, l, bad("%v", err)
+	if x, n, err = readInputs(c, path, d); err != nil {
+		return nil, 0, l, err
 	}
 	if _, ok := c.Lookup("labels"); !ok {
 		return x, n, l, nil
@@ -41,6 +38,26 @@ func ReadExamples(path string, d *PlainDescription) (x []float32, n int, l Label
 		return nil, 0, l, bad("has %d examples and %d labels", n, rows)
 	}
 	return x, n, l, nil
+}
+
+// ReadInputs is ReadExamples without the labels, which may be anything.
+func ReadInputs(path string, d *PlainDescription) (x []float32, n int, err error) {
+	c, err := tensors.Open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer c.Close()
+	return readInputs(c, path, d)
+}
+
+func readInputs(c *tensors.Checkpoint, path string, d *PlainDescription) (x []float32, n int, err error) {
+	if _, ok := c.Lookup("input"); !ok {
+		return nil, 0, &InputError{File: path, Msg: `has no tensor "input" with the examples`}
+	}
+	if x, n, err = readRows(c, "input", d.Input); err != nil {
+		return nil, 0, &InputError{File: path, Msg: err.Error()}
+	}
+	return x, n, nil
 }
 
 // readRows reads floats of n examples.

@@ -141,6 +141,7 @@ func (o *measureOptions) openPlain(s *session, variants []variant) (*measuring, 
 		if err != nil {
 			return nil, err
 		}
+		from.Unlabelled = true // repairs look at none
 		if data, err = calibration.Plain(d, from); err != nil {
 			return nil, err
 		}

@@ -31,6 +31,8 @@ type Options struct {
 	Divide float64
 	// LabelFirst says that labels of CSV files stand before the numbers.
 	LabelFirst bool
+	// Unlabelled leaves the labels of examples out and does not look at them.
+	Unlabelled bool
 }
 
 // Plain reads examples of a plain network.
@@ -40,7 +42,7 @@ func Plain(d *model.PlainDescription, o Options) (*samples.Set, error) {
 	}
 	var all *samples.Set
 	for _, path := range o.Files {
-		s, err := samples.Read(path, d, samples.Options{Divide: o.Divide, LabelFirst: o.LabelFirst})
+		s, err := samples.Read(path, d, samples.Options{Divide: o.Divide, LabelFirst: o.LabelFirst, Unlabelled: o.Unlabelled})
 		if err != nil {
 			return nil, err
 		}
@@ -95,6 +97,7 @@ func Inputs(ctx context.Context, dir string, d *model.Description, o Options) ([
 // images reads examples as a plain network that reads such images would.
 func images(d *model.Description, o Options) ([]model.Input, error) {
 	p := d.Image
+	o.Unlabelled = true // batches have none
 	set, err := Plain(&model.PlainDescription{ModelType: d.ModelType, Input: []int{p.Channels, p.Image[0], p.Image[1]}, Output: []int{max(d.NumLabels, 1)}, Loss: model.CrossEntropy}, o)
 	if err != nil {
 		return nil, err

@@ -35,6 +35,7 @@ func Checkpoint(ctx context.Context, dir string, parents []Parent, data calibrat
 		if o.Mode != Activations && o.Mode != ResetNorm {
 			return Plain(ctx, d, merged, parents, nil, o)
 		}
+		data.Unlabelled = true
 		set, err := calibration.Plain(d, data)
 		if err != nil {
 			return nil, nil, err

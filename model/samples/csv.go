@@ -31,7 +31,7 @@ func (s *Set) csv(r io.Reader, path string, d *model.PlainDescription, o Options
 		if err != nil {
 			return bad(0, "cannot be unpacked: %v", err)
 		}
-		defer z.Close()
+		defer z.Close() //nolint:errcheck // of reading
 		r = z
 	} else {
 		r = raw
@@ -126,12 +126,12 @@ func (s *Set) add(fields []float64, columns, label, line int, d *model.PlainDesc
 	switch {
 	case columns != s.width && !labelled:
 		return bad(line, "has %d columns; an example of %v is %d values, and %d with its label", columns, d.Input, s.width, s.width+label)
-	case s.N > 0 && labelled != s.Labelled:
+	case s.N > 0 && columns != s.columns:
 		return bad(line, "has %d columns, the lines before have another number", columns)
 	case len(s.X)+len(fields) > maxValues:
 		return bad(line, "the file holds more than %d numbers; use a part of it (samples)", maxValues)
 	}
-	s.Labelled = labelled
+	s.columns, s.Labelled = columns, labelled && !o.Unlabelled
 	x, y := fields, []float64(nil)
 	if labelled {
 		x, y = fields[:s.width], fields[s.width:]
@@ -140,10 +140,14 @@ func (s *Set) add(fields []float64, columns, label, line int, d *model.PlainDesc
 		}
 	}
 	for _, v := range x {
-		s.X = append(s.X, float32(v/o.Divide))
+		f := v / o.Divide
+		if math.Abs(f) > math.MaxFloat32 {
+			return bad(line, "%v divided by %v is no float32", v, o.Divide)
+		}
+		s.X = append(s.X, float32(f))
 	}
 	s.N++
-	if !labelled {
+	if !labelled || o.Unlabelled {
 		return nil
 	}
 	if d.Loss == model.SquaredError {

@@ -8,6 +8,7 @@ package samples
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +25,8 @@ type Options struct {
 	LabelFirst bool
 	// Max is how many examples are read at most; 0: all.
 	Max int
+	// Unlabelled leaves labels out and does not look at them: they may be those of other classes than the network tells.
+	Unlabelled bool
 }
 
 // Set is examples in memory.
@@ -34,6 +37,7 @@ type Set struct {
 	Labelled bool
 	width    int // values of one example
 	given    int // values of one label, for the squared error
+	columns  int // of a line of the CSV file
 }
 
 // maxValues bounds what one file may hold: 2 GiB of numbers. A small gzipped file can hold more than any memory.
@@ -61,8 +65,18 @@ func Read(path string, d *model.PlainDescription, o Options) (*Set, error) {
 		return s, nil
 	}
 	var err error
-	if s.X, s.N, s.Labels, err = model.ReadExamples(path, d); err != nil {
+	if o.Unlabelled {
+		s.X, s.N, err = model.ReadInputs(path, d)
+	} else {
+		s.X, s.N, s.Labels, err = model.ReadExamples(path, d)
+	}
+	if err != nil {
 		return nil, err
+	}
+	for i, v := range s.X {
+		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
+			return nil, &model.InputError{File: path, Msg: fmt.Sprintf("value %d of example %d is %v; all values must be finite", i%s.width+1, i/s.width+1, v)}
+		}
 	}
 	s.Labelled = s.Labels.Classes != nil || s.Labels.Values != nil
 	if s.N == 0 {

@@ -61,6 +61,8 @@ func TestCSV(t *testing.T) {
 		{"a.csv", "\xef\xbb\xbf\"a\", b,c, label\n \"1\" , 2,3e0 ,0\n", false, classes, Options{}, []float32{1, 2, 3}, model.Labels{Classes: []int32{0}}},
 		{"a.csv", "1,7,8,9\n", false, classes, Options{LabelFirst: true}, []float32{7, 8, 9}, model.Labels{Classes: []int32{1}}},
 		{"a.csv", "7,8,9\n1,2,3\n4,5,6\n", false, classes, Options{Max: 2}, []float32{7, 8, 9, 1, 2, 3}, model.Labels{}},
+		{"a.csv", "7,8,9,5\n1,2,3,0.5\n", false, classes, Options{Unlabelled: true}, []float32{7, 8, 9, 1, 2, 3}, model.Labels{}},
+		{"a.csv", "5,7,8,9\n", false, classes, Options{Unlabelled: true, LabelFirst: true}, []float32{7, 8, 9}, model.Labels{}},
 		{"a.CSV", "7,8,9,0.5,-1\n", false, values, Options{}, []float32{7, 8, 9}, model.Labels{Values: []float32{0.5, -1}}},
 	} {
 		s, err := Read(file(t, c.name, c.text, c.zip), c.d, c.o)
@@ -96,6 +98,12 @@ func TestCSVErrors(t *testing.T) {
 	var input *model.InputError
 	if _, err := Read(filepath.Join(t.TempDir(), "none.csv"), d, Options{}); !errors.As(err, &input) {
 		t.Errorf("no file: %v", err)
+	}
+	if _, err := Read(file(t, "a.csv", "1,2,3,0\n1,2,3\n", false), d, Options{Unlabelled: true}); !errors.As(err, &input) || !strings.Contains(err.Error(), "another number") {
+		t.Errorf("labels of some lines, none looked at: %v", err)
+	}
+	if _, err := Read(file(t, "a.csv", "1,2e38,3\n", false), d, Options{Divide: 1e-3}); !errors.As(err, &input) || !strings.Contains(err.Error(), "a.csv:1: 2e+38 divided by 0.001") {
+		t.Errorf("an input that overflows: %v", err)
 	}
 	if _, err := Read(file(t, "a.csv.gz", "1,2,3,0\n", false), d, Options{Divide: -1}); !errors.As(err, &input) {
 		t.Errorf("a negative divisor: %v", err)
@@ -134,6 +142,32 @@ func TestSafetensors(t *testing.T) {
 	}
 	if o := s.Only([]int{2, 0}); !slices.Equal(o.X, []float32{6, 7, 8, 0, 1, 2}) || !slices.Equal(o.Labels.Classes, []int32{1, 0}) {
 		t.Errorf("%+v", o)
+	}
+}
+
+// TestSafetensorsValues: NaN is no example, and labels matter to those only who look at them.
+func TestSafetensorsValues(t *testing.T) {
+	d := network(t, "cross_entropy")
+	nan := math.Float32bits(float32(math.NaN()))
+	x := make([]byte, 24)
+	x[16], x[17], x[18], x[19] = byte(nan), byte(nan>>8), byte(nan>>16), byte(nan>>24)
+	bad, odd := filepath.Join(t.TempDir(), "bad.safetensors"), filepath.Join(t.TempDir(), "odd.safetensors")
+	if err := tensors.SaveFile(bad, []tensors.Info{{Name: "input", DType: tensors.F32, Shape: []int{2, 3}}}, [][]byte{x}, nil); err != nil {
+		t.Fatal(err)
+	}
+	labelled := []tensors.Info{{Name: "input", DType: tensors.F32, Shape: []int{2, 3}}, {Name: "labels", DType: tensors.F32, Shape: []int{1}}}
+	if err := tensors.SaveFile(odd, labelled, [][]byte{make([]byte, 24), make([]byte, 4)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var input *model.InputError
+	if _, err := Read(bad, d, Options{}); !errors.As(err, &input) || !strings.Contains(err.Error(), "value 2 of example 2 is NaN") {
+		t.Errorf("NaN: %v", err)
+	}
+	if _, err := Read(odd, d, Options{}); !errors.As(err, &input) {
+		t.Errorf("labels of no class: %v", err)
+	}
+	if s, err := Read(odd, d, Options{Unlabelled: true}); err != nil || s.N != 2 || s.Labelled {
+		t.Errorf("labels that nobody looks at: %+v, %v", s, err)
 	}
 }
 
