@@ -104,6 +104,10 @@ func (j *job) writeRepaired(ctx context.Context) (*Summary, error) {
 	}
 	changes, report, err := repairStage(ctx, j.p, stage, j.o)
 	if err != nil {
+		// After an interruption, or with more memory, --resume goes on from the merge. Other faults are those of what was given.
+		if memory := (*model.MemoryError)(nil); ctx.Err() == nil && !errors.As(err, &memory) {
+			err = errors.Join(err, os.RemoveAll(stage))
+		}
 		return nil, err
 	}
 	if j.o.Started != nil {
@@ -236,7 +240,9 @@ func repairPlain(ctx context.Context, p *plan.Plan, merged align.Weights, parent
 	if !p.Recipe.Repair.NeedsData() {
 		return repair.Plain(ctx, d, merged, parents, nil, ro)
 	}
-	set, err := calibration.Plain(d, calibrationOptions(p, p.Recipe.Repair.Samples))
+	data := calibrationOptions(p, p.Recipe.Repair.Samples)
+	data.Unlabelled = true
+	set, err := calibration.Plain(d, data)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -224,3 +224,19 @@ func TestRepairRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestRepairLeavesNothing: data that cannot be used is found after the merge, which is not left behind.
+func TestRepairLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "rows.jsonl")
+	if err := os.WriteFile(file, []byte("{\"input_ids\": [1, 2, 99999]}\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	_, err := mergeText(t, "merge_method: uniform_soup\nmodels: [{model: $M/base}, {model: $M/ft1}]\nrepair: activations\ncalibration: "+file+"\n", filepath.Join(dir, "out"), merge.Options{})
+	if err == nil || !strings.Contains(err.Error(), "99999") {
+		t.Errorf("got %v", err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) > 0 {
+		t.Errorf("left over: %v %v", left, err)
+	}
+}

@@ -45,6 +45,9 @@ func matchNorms(ctx context.Context, list []matrix, merged align.Weights, parent
 				goal[r] += share[i] * n
 			}
 		}
+		if err := finite(m.module, "the merged or a parent network", have, goal); err != nil {
+			return nil, nil, err
+		}
 		s, l := factors(m.module, have, goal)
 		report.add(l)
 		changes[m.weight] = Change{Axis: m.outAxis, Scale: s}

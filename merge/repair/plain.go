@@ -70,7 +70,11 @@ func Plain(ctx context.Context, d *model.PlainDescription, merged align.Weights,
 			if goal[name] == nil {
 				goal[name] = &goals{}
 			}
-			goal[name].toward(share[i], c.Mean(), c.Deviation())
+			mean, deviation := c.Mean(), c.Deviation()
+			if err := finite(name, fmt.Sprintf("network %d that was merged", i+1), mean, deviation); err != nil {
+				return nil, nil, err
+			}
+			goal[name].toward(share[i], mean, deviation)
 		}
 	}
 	if err := m.SetTensors(values); err != nil {
@@ -201,9 +205,12 @@ func (r *plainRepair) unit(l *model.PlainLayer, goal *goals) error {
 		return err
 	}
 	c := found[l.Name]
-	s, report := factors(l.Name, c.Deviation(), goal.deviation)
+	mean, deviation := c.Mean(), c.Deviation()
+	if err := finite(l.Name, "the merged network", mean, deviation); err != nil {
+		return err
+	}
+	s, report := factors(l.Name, deviation, goal.deviation)
 	r.report.add(report)
-	mean := c.Mean()
 	now, err := r.m.Tensors()
 	if err != nil {
 		return err
@@ -230,6 +237,9 @@ func (r *plainRepair) norm(l *model.PlainLayer) error {
 		return err
 	}
 	c := found[l.Name]
+	if err := finite(l.Name, "the merged network", c.Mean(), c.Variance()); err != nil {
+		return err
+	}
 	n := float64(c.N())
 	mean, variance := make([]float32, l.In[0]), make([]float32, l.In[0])
 	for i, v := range c.Mean() {
@@ -264,6 +274,11 @@ func resetNorms(m *model.PlainModel, norms []*model.PlainLayer, data *samples.Se
 	}
 	changes := Changes{}
 	for _, s := range m.D.Statistics() {
+		for _, v := range now[s.Name].Data {
+			if err := finite(s.Name, "the merged network", []float64{float64(v)}); err != nil {
+				return nil, nil, err
+			}
+		}
 		changes[s.Name] = Change{Set: now[s.Name].Data}
 	}
 	o.progress(1, 1, "batch norms")

@@ -173,6 +173,18 @@ func shares(parents []Parent) ([]float64, error) {
 	return out, nil
 }
 
+// finite refuses moments from which no repair can be made.
+func finite(module, whose string, lists ...[]float64) error {
+	for _, list := range lists {
+		for i, v := range list {
+			if math.IsNaN(v) || math.IsInf(v, 0) {
+				return &model.InputError{Msg: fmt.Sprintf("%s: unit %d of %s has a mean or deviation that is NaN or infinite on the calibration data; look for NaN, infinite or huge values in the weights and in the data", module, i, whose)}
+			}
+		}
+	}
+	return nil
+}
+
 // factors returns goal/have for every unit, within bounds; units that do not vary beside the largest of the layer keep their scale.
 func factors(module string, have, goal []float64) (s []float64, l Layer) {
 	l = Layer{Module: module, Units: len(have)}

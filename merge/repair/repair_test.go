@@ -356,6 +356,12 @@ func TestPlainErrors(t *testing.T) {
 			_, _, err := repair.Plain(context.Background(), d, w, p, data, repair.Options{Mode: "x"})
 			return err
 		},
+		"unit 0 of network 1 that was merged has a mean or deviation that is NaN or infinite": func() error {
+			bad := noise(2, 784)
+			bad.X[3] = float32(math.NaN())
+			_, _, err := repair.Plain(context.Background(), d, w, p, bad, repair.Options{Mode: repair.Activations, Backend: goBackend(t)})
+			return err
+		},
 		"needs the networks that were merged": func() error {
 			_, _, err := repair.Plain(context.Background(), d, w, nil, data, repair.Options{Mode: repair.Norms})
 			return err

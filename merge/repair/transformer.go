@@ -63,7 +63,11 @@ func Transformer(ctx context.Context, m *model.Model, merged align.Weights, pare
 			if goal[name] == nil {
 				goal[name] = &goals{}
 			}
-			goal[name].toward(share[i], c.Mean(), c.Deviation())
+			mean, deviation := c.Mean(), c.Deviation()
+			if err := finite(name, fmt.Sprintf("network %d that was merged", i+1), mean, deviation); err != nil {
+				return nil, nil, err
+			}
+			goal[name].toward(share[i], mean, deviation)
 		}
 	}
 	if err := m.Refill(ctx, Values(d, merged)); err != nil {
@@ -201,9 +205,12 @@ func (r *walkRepair) columns(name string, goal *goals) error {
 			return err
 		}
 	}
-	s, report := factors(name, c.Deviation(), goal.deviation)
+	mean, deviation := c.Mean(), c.Deviation()
+	if err := finite(name, "the merged network", mean, deviation); err != nil {
+		return err
+	}
+	s, report := factors(name, deviation, goal.deviation)
 	r.report.add(report)
-	mean := c.Mean()
 	shift := make([]float64, len(s))
 	for i := range s {
 		shift[i] = goal.mean[i] - s[i]*mean[i]
