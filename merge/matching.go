@@ -147,7 +147,7 @@ func (k *matcher) pair(ctx context.Context, m *plan.Model) (*align.Map, *AlignRe
 		if err != nil {
 			return nil, nil, err
 		}
-		defer scores.Close()
+		defer scores.Close() //nolint:errcheck // removes a temporary file
 		o.Scores = scores.Of
 		if o.Lambda = 1; k.a.Method == recipe.AlignDual {
 			o.Lambda = k.a.Lambda

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/gomlx/compute"
@@ -246,7 +247,7 @@ func TestTrainedCopy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer s.Close() //nolint:errcheck // the test is over
 	m, err := s.Match()
 	if err != nil {
 		t.Fatal(err)
@@ -299,7 +300,7 @@ func TestCorrelation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer s.Close() //nolint:errcheck // the test is over
 	var z [2][]float64
 	for k, m := range []*model.PlainModel{p, q} {
 		err := m.Features(set.X, set.N, func(module string) bool { return module == "4" }, func(_ string, x []float32, _, _ int) error {
@@ -447,7 +448,7 @@ func TestTransformers(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer s.Close()
+				defer s.Close() //nolint:errcheck // the test is over
 				found, err := s.Match()
 				if err != nil {
 					t.Fatal(err)
@@ -510,6 +511,11 @@ func TestErrors(t *testing.T) {
 	big.Groups[0].Size = 60
 	if _, err := activation.Plain(context.Background(), &big, m, m, noise(5, 4), 5, activation.Options{}); !errors.As(err, &input) {
 		t.Errorf("a spec that is too large: %v", err)
+	}
+	far := noise(5, 4)
+	far[2] = float32(math.Inf(1))
+	if _, err := activation.Plain(context.Background(), spec, m, m, far, 5, activation.Options{}); !errors.As(err, &input) || !strings.Contains(err.Error(), "NaN or infinite") {
+		t.Errorf("infinite features: %v", err)
 	}
 	stopped, cancel := context.WithCancel(context.Background())
 	cancel()

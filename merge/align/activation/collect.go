@@ -91,6 +91,9 @@ func (c *collector) finish(list []source, sums []*cross) error {
 			continue
 		}
 		s := &list[i]
+		if err := sums[i].finite(s.module); err != nil {
+			return err
+		}
 		var score []float64
 		if s.group.Kind == symmetry.HeadGroup {
 			l := headLayout(c.spec, s.group, s.ref)

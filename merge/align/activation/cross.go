@@ -1,10 +1,12 @@
 package activation
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/mergekit/mergekit/internal/gram"
 	"github.com/mergekit/mergekit/internal/moments"
+	"github.com/mergekit/mergekit/model"
 )
 
 // cross collects how features of two networks vary together. Rows of the two belong together.
@@ -45,6 +47,18 @@ func (c *cross) add(e *gram.Engine, a, b []float32, rows int) error {
 		shifted[k] = y
 	}
 	return e.Inner(c.sum, shifted[0], shifted[1], rows, c.columns, c.columns)
+}
+
+// finite refuses features from which no scores come.
+func (c *cross) finite(module string) error {
+	for k := range c.side {
+		for i, v := range c.side[k].Deviation() {
+			if math.IsNaN(v) || math.IsInf(v, 0) {
+				return &model.InputError{Msg: fmt.Sprintf("%s: input %d of the %s model is NaN or infinite on the calibration data; look for NaN, infinite or huge values in the weights and in the data", module, i, [2]string{"first", "second"}[k])}
+			}
+		}
+	}
+	return nil
 }
 
 // covariance turns the sums into covariances, in place, and returns the deviations of both sides.
