@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/mergekit/mergekit/internal/ridge"
 	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/merge/pleas"
 	"github.com/mergekit/mergekit/merge/recipe"
@@ -28,6 +29,12 @@ func mergePleas(ctx context.Context, j *job) (*whole, error) {
 		Scores:   j.text("scores"),
 		Names:    [2]string{a.Name(), b.Name()},
 		Progress: j.fitting,
+	}
+	if o.Budget == 0 { // which the package takes for 1
+		return nil, j.refuse("budget 0 is not between 1, the cost of one network, and 2, that of both")
+	}
+	if o.Squares.Ridge == 0 {
+		return nil, j.refuse("ridge 0 must be positive")
 	}
 	switch norms := j.text("norms"); norms {
 	case "keep":
@@ -58,11 +65,7 @@ func mergePleas(ctx context.Context, j *job) (*whole, error) {
 		r, err = j.pleasTransformer(ctx, one, two, o)
 	}
 	if err != nil {
-		var input *model.InputError
-		if errors.As(err, &input) && input.File == "" {
-			return nil, j.refuse("%s", input.Msg)
-		}
-		return nil, err
+		return nil, j.refused(err)
 	}
 	return &whole{config: r.Config, tensors: r.Tensors, report: r.Report, notes: pleasNotes(&r.Report)}, nil
 }
@@ -89,6 +92,18 @@ func (j *job) pleasTransformer(ctx context.Context, a, b pleas.Network, o pleas.
 		return nil, err
 	}
 	return pleas.Transformer(ctx, a, b, data, o)
+}
+
+// refused gives an error about what was measured the place of the recipe's method, where it names no file.
+func (j *job) refused(err error) error {
+	var input *model.InputError
+	switch {
+	case errors.As(err, &input) && input.File == "":
+		return j.refuse("%s", input.Msg)
+	case errors.Is(err, ridge.ErrNotFinite), errors.Is(err, ridge.ErrSingular):
+		return j.refuse("%s", err)
+	}
+	return err
 }
 
 // refuse is an error about the recipe at its method.

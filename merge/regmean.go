@@ -2,7 +2,6 @@ package merge
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/mergekit/mergekit/merge/align"
@@ -14,11 +13,10 @@ import (
 func mergeRegMean(prefix bool) func(ctx context.Context, j *job) (*whole, error) {
 	return func(ctx context.Context, j *job) (*whole, error) {
 		made, err := j.regMean(ctx, prefix)
-		var input *model.InputError
-		if errors.As(err, &input) && input.File == "" {
-			return nil, j.refuse("%s", input.Msg)
+		if err != nil {
+			return nil, j.refused(err)
 		}
-		return made, err
+		return made, nil
 	}
 }
 

@@ -18,7 +18,10 @@ import (
 )
 
 // ErrNotFinite says that inputs or targets hold NaN or infinite values.
-var ErrNotFinite = errors.New("the activations hold NaN or infinite values")
+var ErrNotFinite = errors.New("the activations hold NaN or infinite values; look for NaN, infinite or huge values in the weights and in the data")
+
+// ErrSingular says that there are too few rows for the map.
+var ErrSingular = errors.New("the data does not determine the map")
 
 // System is the sums over all rows. With a bias, the last input is 1.
 type System struct {
@@ -131,7 +134,7 @@ func (s *System) Solve(in, out []int, strength float64) (*Change, error) {
 	}
 	var factor mat.Cholesky
 	if !factor.Factorize(g) {
-		return nil, fmt.Errorf("%d rows do not determine a map of %d inputs; raise ridge (%g), or give more data", s.Rows, n, strength)
+		return nil, fmt.Errorf("%w: %d rows for %d inputs; raise ridge (%g), or give more data", ErrSingular, s.Rows, n, strength)
 	}
 	var x mat.Dense
 	if err := factor.SolveTo(&x, k); err != nil {

@@ -11,20 +11,6 @@ const levels = 32
 // count is how many entries of an axis are whose.
 type count struct{ both, a, b float64 }
 
-func (l layout) count() (c count) {
-	for _, e := range l {
-		switch e.side {
-		case both:
-			c.both++
-		case onlyA:
-			c.a++
-		default:
-			c.b++
-		}
-	}
-	return c
-}
-
 // term is the cost of a map: products per example.
 type term struct {
 	times   float64

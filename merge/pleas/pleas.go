@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/gomlx/compute"
 
@@ -181,7 +182,7 @@ func (o *Options) complete() error {
 			*c.value = c.known[0]
 		}
 		if !slices.Contains(c.known, *c.value) {
-			return bad("%s %q is not known; %v are", c.name, *c.value, c.known)
+			return bad("%s %q is not known; %s are", c.name, *c.value, strings.Join(c.known, ", "))
 		}
 	}
 	if o.Budget == 0 {
