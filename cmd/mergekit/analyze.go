@@ -21,6 +21,13 @@ func newAnalyzeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "analyze",
 		Short: "Explain how two models lie to each other",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("%s: unknown verb %q; there are lmc and ancestry", cmd.CommandPath(), args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newAnalyzeLMCCommand(), newAncestryCommand())
 	return cmd
@@ -168,6 +175,7 @@ func (o *analyzeOptions) read(cmd *cobra.Command, dir string, w align.Weights, a
 			return err
 		}
 		defer m.Close()
+		from.Unlabelled = true
 		set, err := calibration.Plain(m.D, from)
 		if err != nil {
 			return err
