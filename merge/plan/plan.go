@@ -295,8 +295,11 @@ func (b *builder) chooseArch() error {
 		case first == nil:
 			first = a
 		case a.Name != first.Name && !b.Options.AllowCrimes:
-			return b.errorf(m.Ref.Pos, "%s is a %s model and %s is %s; models of different architectures cannot be merged (--allow-crimes tries, pairing tensors by their place in the description)",
-				b.Models[0].Name(), first.Name, m.Name(), a.Name)
+			cannot := "models of different architectures cannot be merged (--allow-crimes tries, pairing tensors by their place in the description)"
+			if b.Recipe.Align != nil {
+				cannot = "models of different architectures have no map between them, so they cannot be aligned"
+			}
+			return b.errorf(m.Ref.Pos, "%s is a %s model and %s is %s; %s", b.Models[0].Name(), first.Name, m.Name(), a.Name, cannot)
 		}
 	}
 	sources := make([]arch.Source, len(b.Models))
