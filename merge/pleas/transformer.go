@@ -190,7 +190,7 @@ func (t *transformer) partial(ctx context.Context, wide bool) error {
 	}
 	n := t.d.Names
 	if n.Gate == "" || n.Up == "" || n.Q == "" || n.K == "" || n.V == "" || t.d.Conv1D {
-		return bad("a %s has maps that are several in one, whose widths stay; leave budget and widths out", t.d.ModelType)
+		return bad("a %s keeps its widths: wider models are made of families with gated MLPs and a map each for queries, keys, values, gate and up; leave budget and widths out", t.d.ModelType)
 	}
 	energies := map[string]*energy{}
 	at := map[string]*units{}
