@@ -28,12 +28,15 @@ var parts = []part{
 	{"methods", methods},
 	{"models", manyModels},
 	{"vectors", vectors},
+	{"pleas", pleas},
+	{"llama", llama},
+	{"gates", gates},
 }
 
 // section is what a part gives.
 type section struct {
-	figure *report.Figure
-	alt    string // what the figure shows, for those who do not see it
+	figure *report.Figure // nil: tables alone
+	alt    string         // what the figure shows, for those who do not see it
 	tables []report.Table
 }
 
@@ -88,18 +91,20 @@ func run(ctx context.Context) error {
 		if err := j.publish(p.name, s); err != nil {
 			return err
 		}
-		fmt.Println(filepath.Join(j.figures, p.name+".svg"))
 	}
 	return nil
 }
 
 // publish writes the drawings, and figure and tables into the page between the part's marks.
 func (j *job) publish(name string, s *section) error {
-	if err := s.figure.Save(filepath.Join(j.figures, name)); err != nil {
-		return err
-	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "![%s](figures/%s.svg)\n", s.alt, name)
+	if s.figure != nil {
+		if err := s.figure.Save(filepath.Join(j.figures, name)); err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "![%s](figures/%s.svg)\n", s.alt, name)
+		fmt.Println(filepath.Join(j.figures, name+".svg"))
+	}
 	for i := range s.tables {
 		t := &s.tables[i]
 		fmt.Fprintf(&b, "\n**%s.** %s\n\n", t.Title, t.Note)
@@ -116,6 +121,6 @@ func (j *job) publish(name string, s *section) error {
 	if from < 0 || to < from {
 		return fmt.Errorf("%s: has no lines %q and %q between which the figure goes", j.page, strings.TrimSpace(open), shut)
 	}
-	out := string(text[:from+len(open)]) + "\n" + b.String() + "\n" + string(text[to:])
+	out := string(text[:from+len(open)]) + "\n" + strings.TrimLeft(b.String(), "\n") + "\n" + string(text[to:])
 	return os.WriteFile(j.page, []byte(out), 0o666)
 }
