@@ -34,7 +34,6 @@ type alignOptions struct {
 	field                      string
 	samples, seqLen            int
 	learnGroups                []string
-	calibrationSeed            uint64
 	divide                     float64
 	labelFirst                 bool
 }

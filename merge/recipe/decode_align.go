@@ -172,7 +172,7 @@ func (d *decoder) alignMaps(x node) []AlignMap {
 		m := AlignMap{Pos: item.Pos}
 		fields, ok := d.Mapping(item, "an item of map")
 		for _, f := range fields {
-			good := true
+			var good bool
 			switch f.Key {
 			case "model":
 				var ref ModelRef
