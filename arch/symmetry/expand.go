@@ -193,7 +193,8 @@ func (x *expander) untie() {
 	s := x.spec
 	for name, shared := range x.tied {
 		stored := name
-		if info, ok := x.find(name); ok {
+		info, copied := x.find(name)
+		if copied {
 			stored = info.Name // a copy that nobody reads
 		}
 		for i := range s.Groups {
@@ -212,10 +213,14 @@ func (x *expander) untie() {
 				g.Kind = widest(g.Kinds, func(k Kind) bool { return k != Orthogonal && k != Invertible })
 			}
 		}
-		if _, ok := s.Untie[stored]; !ok {
+		switch _, ok := s.Untie[stored]; {
+		case !ok:
 			s.forget(stored, x.src)
+		case copied:
+			s.Copies = append(s.Copies, stored)
 		}
 	}
+	slices.Sort(s.Copies)
 }
 
 // widest returns the last kind that may be, "" if none may.

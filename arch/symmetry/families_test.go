@@ -222,3 +222,38 @@ func TestDamagedModel(t *testing.T) {
 		}
 	}
 }
+
+// TestCopiedHead: a checkpoint that stores its shared head a second time has the copy moved along, whatever symmetry is used; a model
+// without a copy still fits.
+func TestCopiedHead(t *testing.T) {
+	config, bare := golden(t, "llama-tied-bias")
+	src := source{"lm_head.weight": bare["model.embed_tokens.weight"]}
+	for n, shape := range bare {
+		src[n] = shape
+	}
+	whole, err := symmetry.Of(config, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{symmetry.Permutation, symmetry.Signed, symmetry.Auto, symmetry.Full} {
+		s, err := whole.Restrict(kind, symmetry.AllGroups())
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, _ := s.Group("res")
+		i := slices.IndexFunc(g.Refs, func(r symmetry.Ref) bool { return r.Tensor == "lm_head.weight" })
+		if i < 0 || g.Refs[i].Silent != (kind != symmetry.Full) || !slices.Equal(s.Copies, []string{"lm_head.weight"}) {
+			t.Errorf("%s: ref %d of %v, copies %v", kind, i, g.Refs, s.Copies)
+		}
+		if err := s.Validate(bare); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	g, _ := whole.Group("res")
+	if i := slices.IndexFunc(g.Refs, func(r symmetry.Ref) bool { return r.Tensor == "lm_head.weight" }); g.Refs[i].Silent {
+		t.Error("Restrict changed the spec that it was given")
+	}
+	if s, err := symmetry.Of(config, bare); err != nil || s.Copies != nil {
+		t.Errorf("without a copy: %v %v", s.Copies, err)
+	}
+}

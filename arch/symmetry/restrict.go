@@ -104,9 +104,25 @@ func (s *Spec) Restrict(symmetry string, c Choice) (*Spec, error) {
 			out.Untie[name] = shared
 			continue
 		}
+		if slices.Contains(s.Copies, name) {
+			out.silence(name)
+			continue
+		}
 		out.forget(name, nil)
 	}
+	out.Copies = slices.Clone(s.Copies)
 	return out, nil
+}
+
+// silence takes a tensor as evidence away: it moves along.
+func (s *Spec) silence(tensor string) {
+	for i := range s.Groups {
+		for j := range s.Groups[i].Refs {
+			if r := &s.Groups[i].Refs[j]; r.Tensor == tensor {
+				r.Silent = true
+			}
+		}
+	}
 }
 
 // residual returns the kinds that the stream may have.

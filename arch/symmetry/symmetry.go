@@ -101,6 +101,9 @@ type Spec struct {
 	// refs like any other and is listed among readers, but it exists in no file yet (or as a copy of the shared one that nobody
 	// reads): until a group is turned, those refs are void.
 	Untie map[string]string
+	// Copies are the names in Untie under which the checkpoint stores the shared tensor a second time. Nobody reads a copy, but it moves
+	// along, since programs take two tensors that differ for tensors that are not shared.
+	Copies []string `json:",omitempty"`
 }
 
 // Group returns the group with an id.

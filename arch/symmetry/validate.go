@@ -127,6 +127,9 @@ func (s *Spec) checkRef(g *Group, r Ref, src Source) error {
 	if shared := s.Untie[r.Tensor]; !ok && shared != "" {
 		info, ok = src.Lookup(shared)
 	}
+	if !ok && slices.Contains(s.Copies, r.Tensor) {
+		return nil // another model may do without the copy
+	}
 	if !ok {
 		return fault("the checkpoint is of another architecture, or incomplete", "the tensor is not there")
 	}
