@@ -326,7 +326,7 @@ func (u *unit) turnBy(sum []float64, threads int) (float64, error) {
 	n := u.root.Size
 	q, err := linalg.Polar(sum, n, prior, threads)
 	if err != nil {
-		return 0, &align.Error{Group: u.root.ID, Msg: err.Error(), Err: err}
+		return 0, &align.Error{Group: u.root.ID, Msg: err.Error(), Err: err, Hint: "products of the weights are beyond float32: one of the models holds values that no network computes with"}
 	}
 	gain := 0.0
 	for i, x := range sum {
