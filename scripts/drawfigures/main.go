@@ -99,7 +99,8 @@ func run(ctx context.Context) error {
 func (j *job) publish(name string, s *section) error {
 	var b strings.Builder
 	if s.figure != nil {
-		if err := s.figure.Save(filepath.Join(j.figures, name)); err != nil {
+		// The page shows the drawing; the image is for elsewhere.
+		if err := errors.Join(report.Save(filepath.Join(j.figures, name+".svg"), s.figure.SVG), report.Save(filepath.Join(j.work, name+".png"), s.figure.PNG)); err != nil {
 			return err
 		}
 		fmt.Fprintf(&b, "![%s](figures/%s.svg)\n", s.alt, name)
