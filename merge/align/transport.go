@@ -55,7 +55,7 @@ func TransportAdapter(m *Map, base, dir, out string, o TransportOptions) (*Trans
 	if err != nil {
 		return nil, err
 	}
-	if err := m.Fits(config, c); err != nil {
+	if err := m.Fits(config, sharing(c, config, nil)); err != nil {
 		return nil, fmt.Errorf("%s: %w", base, err)
 	}
 	modules, err := adapter.Modules(c, config)
@@ -65,6 +65,9 @@ func TransportAdapter(m *Map, base, dir, out string, o TransportOptions) (*Trans
 	parts, err := a.Parts(modules)
 	if err != nil {
 		return nil, err
+	}
+	if err := m.Fits(config, sharing(c, config, parts)); err != nil {
+		return nil, fmt.Errorf("%s: %w", base, err)
 	}
 	own := OwnGains{}
 	if m.AnyTurned() {
@@ -89,6 +92,39 @@ func TransportAdapter(m *Map, base, dir, out string, o TransportOptions) (*Trans
 		return nil, err
 	}
 	return t.r, carried.Save(out, adapter.SaveOptions{Compat: o.Compat, Force: o.Force, Copies: adapter.TokenizerFiles(dir)})
+}
+
+// sharing is the base as a map sees it that was made for an untied copy of it, such as a turned one: the head that the base shares is
+// there. What the adapter does elsewhere is the same with both; an adapter of the embedding or the head itself changes two tensors of
+// the copy, so for one of those the head stays missing.
+func sharing(c *tensors.Checkpoint, config []byte, parts []adapter.Part) symmetry.Source {
+	own, err := SpecOf(config, c, "")
+	if err != nil || len(own.Untie) == 0 {
+		return c
+	}
+	for _, part := range parts {
+		for _, shared := range own.Untie {
+			if part.New || part.Module.Tied || part.Module.Weight == shared {
+				return c
+			}
+		}
+	}
+	return sharedHead{c, own.Untie}
+}
+
+// sharedHead answers for the names of shared tensors too.
+type sharedHead struct {
+	*tensors.Checkpoint
+	shared map[string]string
+}
+
+// Lookup finds a tensor, or the one that is shared under its name.
+func (s sharedHead) Lookup(name string) (tensors.Info, bool) {
+	info, ok := s.Checkpoint.Lookup(name)
+	if from := s.shared[name]; !ok && from != "" {
+		return s.Checkpoint.Lookup(from)
+	}
+	return info, ok
 }
 
 // transport carries one adapter over.

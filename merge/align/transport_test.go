@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -324,5 +325,36 @@ func TestFits(t *testing.T) {
 	res.Norms = slices.DeleteFunc(slices.Clone(res.Norms), func(n symmetry.Norm) bool { return strings.Contains(n.Gain, "layers.1.") })
 	if err := fits(two, mustRandom(t, res, 1, RandomOptions{})); !errors.As(err, &e) || e.Group != "res" || !strings.Contains(e.Tensor, "layers.1.") {
 		t.Errorf("a further layer: %v", err)
+	}
+}
+
+// TestTransportSharedHead: the map of an untied copy carries adapters of the model that shares its head, unless they change the shared
+// matrix, which the copy has twice.
+func TestTransportSharedHead(t *testing.T) {
+	tied, untied := llama(t, "LlamaForCausalLM", "llama", true), llama(t, "LlamaForCausalLM", "llama", false)
+	s, err := SpecFor(untied, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := mustRandom(t, s, 1, RandomOptions{Scales: true})
+	if !m.AnyTurned() {
+		t.Fatal("the map turns nothing")
+	}
+	dir := adapterFor(t, tied, plainLoRA)
+	var got [2]map[string]adapter.Tensor
+	for i, base := range []string{tied, untied} {
+		out := filepath.Join(t.TempDir(), "out")
+		if _, err := TransportAdapter(m, base, dir, out, TransportOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		got[i] = mustOpen(t, out).Tensors
+	}
+	if len(got[0]) == 0 || !reflect.DeepEqual(got[0], got[1]) {
+		t.Error("the adapter depends on whether the base shares its head")
+	}
+	embedding := adapterFor(t, tied, `{"peft_type": "LORA", "r": 2, "target_modules": ["embed_tokens"], "task_type": "CAUSAL_LM"}`)
+	_, err = TransportAdapter(m, tied, embedding, filepath.Join(t.TempDir(), "out"), TransportOptions{})
+	if err == nil || !strings.Contains(err.Error(), "lm_head.weight") {
+		t.Errorf("an adapter of the shared matrix: %v", err)
 	}
 }
