@@ -79,23 +79,23 @@ func Load(ctx context.Context, sources []Source, o Options) (*Set, error) {
 	defer cancel()
 	e := newEncoder(o)
 	workers := runtime.GOMAXPROCS(0)
-	todo := make(chan *job)
+	unread := make(chan *job)
 	ordered := make(chan *job, 4*workers) // the same jobs in order; its length bounds what is read ahead
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			for j := range todo {
+			for j := range unread {
 				j.done <- j.run(e)
 			}
 		}()
 	}
 	go func() {
 		defer close(ordered)
-		defer close(todo)
+		defer close(unread)
 		for i := range sources {
-			if !read(ctx, &sources[i], i, todo, ordered) {
+			if !read(ctx, &sources[i], i, unread, ordered) {
 				return
 			}
 		}
@@ -145,7 +145,7 @@ func (o *Options) check() error {
 }
 
 // read cuts a source into jobs; false says that nothing more is wanted.
-func read(ctx context.Context, s *Source, index int, todo, ordered chan<- *job) bool {
+func read(ctx context.Context, s *Source, index int, unread, ordered chan<- *job) bool {
 	send := func(j *job) bool {
 		j.source, j.index, j.done = s, index, make(chan []result, 1)
 		select {
@@ -156,7 +156,7 @@ func read(ctx context.Context, s *Source, index int, todo, ordered chan<- *job) 
 		if j.format == nil && len(j.rows) == 0 {
 			return true
 		}
-		todo <- j // workers never stop before todo is closed
+		unread <- j // workers never stop before unread is closed
 		return true
 	}
 	fail := func(err error) bool {

@@ -385,11 +385,7 @@ func (d *decoder) boolean(f field, into *bool) {
 
 // wholeIn decodes a whole number in [lo, hi].
 func (d *decoder) wholeIn(f field, into *int, lo, hi int) {
-	s, ok := d.Scalar(f.Value, f.Key)
-	if !ok {
-		return
-	}
-	i, ok := d.whole(f.Value, s, f.Key)
+	i, ok := d.wholeNumber(f)
 	if !ok {
 		return
 	}
@@ -401,11 +397,7 @@ func (d *decoder) wholeIn(f field, into *int, lo, hi int) {
 }
 
 func (d *decoder) seed(f field, into *uint64) {
-	s, ok := d.Scalar(f.Value, f.Key)
-	if !ok {
-		return
-	}
-	i, ok := d.whole(f.Value, s, f.Key)
+	i, ok := d.wholeNumber(f)
 	if !ok {
 		return
 	}
@@ -414,6 +406,14 @@ func (d *decoder) seed(f field, into *uint64) {
 		return
 	}
 	*into = uint64(i)
+}
+
+func (d *decoder) wholeNumber(f field) (int, bool) {
+	s, ok := d.Scalar(f.Value, f.Key)
+	if !ok {
+		return 0, false
+	}
+	return d.whole(f.Value, s, f.Key)
 }
 
 func (d *decoder) number(x node, what string) (float64, bool) {
