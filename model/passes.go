@@ -1,0 +1,243 @@
+package model
+
+import (
+	"github.com/gomlx/compute/shapes"
+	gt "github.com/gomlx/gomlx/core/tensors"
+)
+
+// PassOptions say how a pass goes backwards.
+type PassOptions struct {
+	// Factor multiplies the loss before it is differentiated: 1 over the weights of the whole optimizer step.
+	Factor float32
+	// Recompute keeps only the input of each block, and computes the rest a second time on the way back (Chen et al., 2016).
+	Recompute bool
+	// Chunk is how many targets the head takes at a time; 0: by the size of the vocabulary.
+	Chunk int
+	// Dropout is the stream of this pass; nil switches dropout off.
+	Dropout *uint64
+}
+
+// Gradients are sums of gradients on the device, one vector for each of Model.Vectors.
+type Gradients struct {
+	Sums []*gt.Tensor
+}
+
+// NewGradients returns sums of zero.
+func (m *Model) NewGradients() (*Gradients, error) {
+	g := &Gradients{}
+	for _, v := range m.Vectors {
+		if v == nil {
+			g.Sums = append(g.Sums, nil)
+			continue
+		}
+		t, err := m.Put(make([]float32, v.Packed.Size), v.Packed.Size)
+		if err != nil {
+			g.Free()
+			return nil, err
+		}
+		g.Sums = append(g.Sums, t)
+	}
+	return g, nil
+}
+
+// Free gives the sums' memory back.
+func (g *Gradients) Free() { free(g.Sums...) }
+
+// Loss returns the loss of a batch without going backwards.
+func (m *Model) Loss(in Input, t Targets, chunk int) (Result, error) {
+	in, err := m.D.check(in)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := m.checkTargets(in, t); err != nil {
+		return Result{}, err
+	}
+	h, err := m.Hidden(in)
+	if err != nil {
+		return Result{}, err
+	}
+	defer free(h)
+	c := m.ChunkRows(m.D.mostTargets(in.Rows, in.Length), chunk)
+	r := m.headRole(c, m.passShapes(in.Rows, in.Length), false, false)
+	sum := Result{Weight: t.weight()}
+	for _, part := range t.chunks(c) {
+		data, err := m.headData(part)
+		if err != nil {
+			return Result{}, err
+		}
+		out, err := m.do(r, append([]any{h}, data...)...)
+		freeArgs(data)
+		if err != nil {
+			return Result{}, err
+		}
+		if err := sum.read(out[0], out[1]); err != nil {
+			return Result{}, err
+		}
+	}
+	return sum, nil
+}
+
+// Backward computes the loss of a batch and adds the gradient of Factor times it to g.
+func (m *Model) Backward(in Input, t Targets, g *Gradients, o PassOptions) (Result, error) {
+	in, err := m.D.check(in)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := m.checkTargets(in, t); err != nil {
+		return Result{}, err
+	}
+	p := m.passShapes(in.Rows, in.Length)
+	low, drop := m.lowest(), o.Dropout != nil
+	x, c, err := m.embed(in, in.span)
+	if err != nil {
+		return Result{}, err
+	}
+	defer c.free()
+	inputs, kept := make([]*gt.Tensor, len(m.blocks)), make([][]*gt.Tensor, len(m.blocks))
+	streams := make([]*gt.Tensor, len(m.blocks))
+	defer func() {
+		free(x)
+		free(inputs...)
+		free(streams...)
+		for _, k := range kept {
+			free(k...)
+		}
+	}()
+	for i, s := range m.blocks {
+		keep := i >= low && !o.Recompute
+		data := append([]any{x}, c.blockData(s.kind)...)
+		if i < low {
+			data[0] = m.donate(x)
+		}
+		if drop && s.drops() {
+			if streams[i], err = gt.FromScalar(stream(*o.Dropout, i)), nil; err != nil {
+				return Result{}, err
+			}
+			data = append(data, streams[i])
+		}
+		out, err := m.do(m.forwardRole(s, keep, drop, p), data...)
+		if err != nil {
+			return Result{}, err
+		}
+		if i >= low {
+			inputs[i], kept[i] = x, out[1:]
+		}
+		x = out[0]
+	}
+	sum, dh, err := m.headBackward(in, x, t, g, o, p)
+	if err != nil {
+		return sum, err
+	}
+	free(x)
+	x = nil
+	for i := len(m.blocks) - 1; i >= max(low, 0); i-- {
+		s := m.blocks[i]
+		data := append([]any{inputs[i], m.donate(dh)}, c.blockData(s.kind)...)
+		if drop && s.drops() {
+			data = append(data, streams[i])
+		}
+		if m.flat[s] != nil {
+			data = append(data, m.donate(g.Sums[i+1]))
+		}
+		for _, k := range kept[i] {
+			data = append(data, k)
+		}
+		out, err := m.do(m.backwardRole(s, !o.Recompute, drop, i > low, p), data...)
+		if err != nil {
+			return sum, err
+		}
+		if i > low {
+			dh, out = out[0], out[1:]
+		} else {
+			dh = nil
+		}
+		if m.flat[s] != nil {
+			g.Sums[i+1] = out[0]
+		}
+		free(inputs[i])
+		free(kept[i]...)
+		inputs[i], kept[i] = nil, nil
+	}
+	if low < 0 {
+		return sum, m.stemBackward(in, dh, g, p)
+	}
+	if dh != nil {
+		free(dh)
+	}
+	return sum, nil
+}
+
+// headBackward returns the loss and the gradient of the last hidden states.
+func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o PassOptions, p passShapes) (sum Result, dh *gt.Tensor, err error) {
+	sum = Result{Weight: t.weight()}
+	zero, err := m.do(m.zerosRole(p), h)
+	if err != nil {
+		return sum, nil, err
+	}
+	dh = zero[0]
+	defer func() {
+		if err != nil {
+			free(dh)
+			dh = nil
+		}
+	}()
+	factor := gt.FromScalar(o.Factor)
+	defer free(factor)
+	chunk := m.ChunkRows(m.D.mostTargets(in.Rows, in.Length), o.Chunk)
+	drop := o.Dropout != nil && m.head.drops()
+	r := m.headRole(chunk, p, true, drop)
+	var pass *gt.Tensor
+	if drop {
+		pass = gt.FromScalar(stream(*o.Dropout, len(m.blocks)))
+		defer free(pass)
+	}
+	for _, part := range t.chunks(chunk) {
+		data, err := m.headData(part)
+		if err != nil {
+			return sum, dh, err
+		}
+		args := append(append([]any{h}, data...), factor, m.donate(dh))
+		if drop {
+			args = append(args, pass)
+		}
+		trains := m.flat[m.head] != nil
+		if trains {
+			args = append(args, m.donate(g.Sums[0]))
+		}
+		out, err := m.do(r, args...)
+		freeArgs(data)
+		if err != nil {
+			return sum, dh, err
+		}
+		dh = out[2]
+		if trains {
+			g.Sums[0] = out[3]
+		}
+		if err := sum.read(out[0], out[1]); err != nil {
+			return sum, dh, err
+		}
+	}
+	return sum, dh, nil
+}
+
+// stemBackward adds the gradient of the embeddings.
+func (m *Model) stemBackward(in Input, dx *gt.Tensor, g *Gradients, p passShapes) error {
+	data, _, err := m.stemInputs(in, in.span)
+	if err != nil {
+		free(dx)
+		return err
+	}
+	var list []shapes.Shape
+	for _, d := range data {
+		s, _ := shapeOf(d)
+		list = append(list, s)
+	}
+	n := len(data)
+	out, err := m.do(m.stemBackRole(n, p, list), append(append([]any{}, data...), m.donate(dx), m.donate(g.Sums[0]))...)
+	freeArgs(data)
+	if err != nil {
+		return err
+	}
+	g.Sums[0] = out[0]
+	return nil
+}
