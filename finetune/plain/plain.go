@@ -18,7 +18,10 @@ type Options struct {
 	Epochs int     // 100
 	Batch  int     // examples of a step: 100. The last step of an epoch takes what is left
 	Rate   float64 // of Adam: 1e-3
+	Decay  float64 // of the weights, decoupled from the gradient and times the rate, as AdamW has it; biases decay too
 	Seed   uint64  // of the order of the examples
+	// Frozen says which tensors stay as they are; nil: none.
+	Frozen func(name string) bool
 	// Epoch is told the mean loss over an epoch; it may be nil.
 	Epoch func(epoch, epochs int, loss float64)
 }
@@ -37,8 +40,8 @@ func (e *DivergedError) Error() string {
 	return fmt.Sprintf("the loss of step %d is not finite; lower the learning rate", e.Step)
 }
 
-// Train trains all weights of a network with Adam (Kingma and Ba, 2014), and returns loss and accuracy over the last epoch, as they
-// were while it learned. Batch norms are moved along, dropout does nothing. The same seed gives the same weights on the same backend.
+// Train trains the weights of a network with Adam (Kingma and Ba, 2014; with Decay: Loshchilov and Hutter, 2019, "Decoupled weight decay
+// regularization"), and returns loss and accuracy over the last epoch, as they were while it learned. Batch norms are moved along, dropout does nothing. The same seed gives the same weights on the same backend.
 func Train(ctx context.Context, m *model.PlainModel, s *samples.Set, o Options) (model.Result, error) {
 	var last model.Result
 	if o.Epochs <= 0 {
@@ -58,6 +61,15 @@ func Train(ctx context.Context, m *model.PlainModel, s *samples.Set, o Options) 
 		return last, err
 	}
 	mean, square := make([]float64, len(weights)), make([]float64, len(weights))
+	var parts [][2]int // from, to: what learns
+	for _, s := range m.Weights.Packed.Segments {
+		if o.Frozen == nil || !o.Frozen(s.Name) {
+			parts = append(parts, [2]int{s.Offset, s.Offset + s.Size()})
+		}
+	}
+	if len(parts) == 0 {
+		return last, &model.InputError{Msg: "all tensors are frozen; nothing would be learned"}
+	}
 	step := 0
 	for epoch := range o.Epochs {
 		order := samples.Shuffle(s.N, o.Seed*1_000_003+uint64(epoch))
@@ -77,11 +89,14 @@ func Train(ctx context.Context, m *model.PlainModel, s *samples.Set, o Options) 
 			}
 			last.Add(r)
 			c1, c2 := 1-math.Pow(beta1, float64(step)), 1-math.Pow(beta2, float64(step))
-			for i, g := range gradient {
-				g := float64(g)
-				mean[i] = beta1*mean[i] + (1-beta1)*g
-				square[i] = beta2*square[i] + (1-beta2)*g*g
-				weights[i] -= float32(o.Rate * (mean[i] / c1) / (math.Sqrt(square[i]/c2) + epsilon))
+			for _, part := range parts {
+				for i := part[0]; i < part[1]; i++ {
+					g := float64(gradient[i])
+					mean[i] = beta1*mean[i] + (1-beta1)*g
+					square[i] = beta2*square[i] + (1-beta2)*g*g
+					move := (mean[i]/c1)/(math.Sqrt(square[i]/c2)+epsilon) + o.Decay*float64(weights[i])
+					weights[i] -= float32(o.Rate * move)
+				}
 			}
 			if err := m.SetVector(m.Weights, weights); err != nil {
 				return last, err

@@ -3,6 +3,7 @@ package plain_test
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"testing"
 
@@ -65,11 +66,38 @@ func TestTrain(t *testing.T) {
 	if other, _ := run(o); slices.Equal(other["b.weight"].Data, w["b.weight"].Data) {
 		t.Error("another seed gives the same weights")
 	}
+	// The first pixel is black in every image: what reads it has no gradient, and only decays.
+	first := d.Initial(1)
+	o.Decay = 0.5
+	decayed, _ := run(o)
+	steps := float64(2 * ((train.N + o.Batch - 1) / o.Batch))
+	shrink := math.Pow(1-o.Rate*o.Decay, steps)
+	for i := range 32 {
+		was, is := float64(first["a.weight"].Data[i*784]), float64(decayed["a.weight"].Data[i*784])
+		if math.Abs(is-was*shrink) > 1e-5*math.Abs(was) {
+			t.Fatalf("weight %d of a black pixel: %v became %v, want %v", i, was, is, was*shrink)
+		}
+	}
+	o.Frozen = func(name string) bool { return name == "a.weight" || name == "c.bias" }
+	frozen, _ := run(o)
+	for _, name := range []string{"a.weight", "c.bias"} {
+		if !slices.Equal(frozen[name].Data, first[name].Data) {
+			t.Errorf("%s was frozen and moved", name)
+		}
+	}
+	if slices.Equal(frozen["c.weight"].Data, first["c.weight"].Data) {
+		t.Error("c.weight was not frozen and did not move")
+	}
 	m, err := model.NewPlain(d, d.Initial(1), b, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
+	o.Frozen = func(string) bool { return true }
+	if _, err := plain.Train(context.Background(), m, train, o); !errors.As(err, new(*model.InputError)) {
+		t.Errorf("all frozen: %v", err)
+	}
+	o.Frozen = nil
 	o.Rate = 1e30
 	var diverged *plain.DivergedError
 	if _, err := plain.Train(context.Background(), m, train, o); !errors.As(err, &diverged) {
