@@ -7,7 +7,11 @@ import (
 
 // PassOptions say how a pass goes backwards.
 type PassOptions struct {
-	// Factor multiplies the loss before it is differentiated: 1 over the weights of the whole optimizer step.
+	// Objective is what is measured and differentiated; the loss unless another is named.
+	Objective Objective
+	// Scale multiplies the logits, as the inverse of a temperature; 0: 1.
+	Scale float32
+	// Factor multiplies the objective before it is differentiated: 1 over the weights of the whole optimizer step.
 	Factor float32
 	// Recompute keeps only the input of each block, and computes the rest a second time on the way back (Chen et al., 2016).
 	Recompute bool
@@ -16,6 +20,9 @@ type PassOptions struct {
 	// Dropout is the stream of this pass; nil switches dropout off.
 	Dropout *uint64
 }
+
+// scaled reports whether logits are multiplied.
+func (o *PassOptions) scaled() bool { return o.Scale != 0 && o.Scale != 1 }
 
 // Gradients are sums of gradients on the device, one vector for each of Model.Vectors.
 type Gradients struct {
@@ -58,7 +65,7 @@ func (m *Model) Loss(in Input, t Targets, chunk int) (Result, error) {
 	}
 	defer free(h)
 	c := m.ChunkRows(m.D.mostTargets(in.Rows, in.Length), chunk)
-	r := m.headRole(c, m.passShapes(in.Rows, in.Length), false, false)
+	r := m.lossRole(c, m.passShapes(in.Rows, in.Length))
 	sum := Result{Weight: t.weight()}
 	for _, part := range t.chunks(c) {
 		data, err := m.headData(part)
@@ -77,7 +84,8 @@ func (m *Model) Loss(in Input, t Targets, chunk int) (Result, error) {
 	return sum, nil
 }
 
-// Backward computes the loss of a batch and adds the gradient of Factor times it to g.
+// Backward computes the objective of a batch and adds the gradient of Factor times it to g. For the entropy the targets' ids may be
+// any that the head tells.
 func (m *Model) Backward(in Input, t Targets, g *Gradients, o PassOptions) (Result, error) {
 	in, err := m.D.check(in)
 	if err != nil {
@@ -167,7 +175,7 @@ func (m *Model) Backward(in Input, t Targets, g *Gradients, o PassOptions) (Resu
 	return sum, nil
 }
 
-// headBackward returns the loss and the gradient of the last hidden states.
+// headBackward returns the objective and the gradient of the last hidden states.
 func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o PassOptions, p passShapes) (sum Result, dh *gt.Tensor, err error) {
 	sum = Result{Weight: t.weight()}
 	zero, err := m.do(m.zerosRole(p), h)
@@ -185,7 +193,12 @@ func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o 
 	defer free(factor)
 	chunk := m.ChunkRows(m.D.mostTargets(in.Rows, in.Length), o.Chunk)
 	drop := o.Dropout != nil && m.head.drops()
-	r := m.headRole(chunk, p, true, drop)
+	r := m.headRole(chunk, p, o.Objective, drop, o.scaled())
+	var scale *gt.Tensor
+	if o.scaled() {
+		scale = gt.FromScalar(o.Scale)
+		defer free(scale)
+	}
 	var pass *gt.Tensor
 	if drop {
 		pass = gt.FromScalar(stream(*o.Dropout, len(m.blocks)))
@@ -199,6 +212,9 @@ func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o 
 		args := append(append([]any{h}, data...), factor, m.donate(dh))
 		if drop {
 			args = append(args, pass)
+		}
+		if o.scaled() {
+			args = append(args, scale)
 		}
 		trains := m.flat[m.head] != nil
 		if trains {

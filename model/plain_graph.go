@@ -223,3 +223,12 @@ func plainLoss(kind string, y, labels, weights *Node) (loss, correct *Node) {
 	lse := Add(Log(ReduceSum(Exp(Sub(y, InsertAxes(top, -1))), 1)), top)
 	return ReduceAllSum(Mul(weights, Sub(lse, value))), ReduceAllSum(Mul(weights, ConvertDType(GreaterOrEqual(value, top), dtypes.Float32)))
 }
+
+// plainObjective is plainLoss for any objective.
+func plainObjective(objective Objective, kind string, y, labels, weights *Node) (value, correct *Node) {
+	if objective == ObjectiveEntropy {
+		h, _, _ := entropy(y)
+		return ReduceAllSum(Mul(weights, h)), ScalarZero(y.Graph(), dtypes.Float32)
+	}
+	return plainLoss(kind, y, labels, weights)
+}

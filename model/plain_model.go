@@ -299,10 +299,32 @@ func (m *PlainModel) NewGradients() (*Gradients, error) {
 	return &Gradients{Sums: []*gt.Tensor{t}}, err
 }
 
-// Backward computes the loss of n examples, all together, and adds the gradient of factor times its sum to g, for every weight.
-// With train, batch norms take the statistics of these examples and move their running ones, as torch does in training.
+// PlainPass says how a pass of a plain network goes backwards.
+type PlainPass struct {
+	// Objective is what is measured and differentiated; the loss unless another is named. The entropy needs no labels, and classes.
+	Objective Objective
+	// Scale multiplies the logits, as the inverse of a temperature; 0: 1.
+	Scale float32
+	// Factor multiplies the sum of the objective over the examples before it is differentiated.
+	Factor float32
+	// Train lets batch norms take the statistics of these examples and move their running ones, as torch does in training.
+	Train bool
+}
+
+// Backward is BackwardOf for the loss.
 func (m *PlainModel) Backward(x []float32, l Labels, n int, g *Gradients, factor float32, train bool) (Result, error) {
+	return m.BackwardOf(x, l, n, g, PlainPass{Factor: factor, Train: train})
+}
+
+// BackwardOf computes the objective of n examples, all together, and adds the gradient of Factor times its sum to g, for every weight.
+func (m *PlainModel) BackwardOf(x []float32, l Labels, n int, g *Gradients, o PlainPass) (Result, error) {
 	sum := Result{Weight: float64(n)}
+	if o.Objective == ObjectiveEntropy {
+		if m.D.Loss != CrossEntropy {
+			return sum, badInput("a network with the loss %s predicts values and no distribution, so it has no entropy", m.D.Loss)
+		}
+		l = Labels{Classes: make([]int32, max(n, 0))} // nobody looks at them
+	}
 	if _, err := m.width(x, n); err != nil {
 		return sum, err
 	}
@@ -316,12 +338,21 @@ func (m *PlainModel) Backward(x []float32, l Labels, n int, g *Gradients, factor
 		return sum, err
 	}
 	defer free(data)
-	scale := gt.FromScalar(factor)
-	defer free(scale)
-	moves := train && m.Statistics != nil
-	got, err := m.run(fmt.Sprint("gradient train=", train), train, func(pg *plainGraph, in []*Node) []*Node {
+	factor, scale := gt.FromScalar(o.Factor), gt.FromScalar(o.Scale)
+	defer free(factor, scale)
+	moves := o.Train && m.Statistics != nil
+	scaled := o.Scale != 0 && o.Scale != 1
+	args := []any{data, labels, factor, g.Sums[0]}
+	if scaled {
+		args = append(args, scale)
+	}
+	got, err := m.run(fmt.Sprintf("gradient of the %v train=%v scaled=%v", o.Objective, o.Train, scaled), o.Train, func(pg *plainGraph, in []*Node) []*Node {
 		ones := Ones(in[0].Graph(), shapes.Make(dtypes.Float32, in[0].Shape().Dim(0)))
-		loss, correct := plainLoss(m.D.Loss, pg.list(m.D.Layers, in[0]), in[1], ones)
+		y := pg.list(m.D.Layers, in[0])
+		if scaled {
+			y = Mul(y, in[4])
+		}
+		loss, correct := plainObjective(o.Objective, m.D.Loss, y, in[1], ones)
 		var params []*Node
 		for _, s := range m.Weights.Packed.Segments {
 			params = append(params, pg.params[s.Name])
@@ -339,7 +370,7 @@ func (m *PlainModel) Backward(x []float32, l Labels, n int, g *Gradients, factor
 			out = append(out, Concatenate(parts, 0))
 		}
 		return out
-	}, data, labels, scale, g.Sums[0])
+	}, args...)
 	if err != nil {
 		return sum, err
 	}

@@ -215,54 +215,60 @@ func (m *Model) headShapes(chunk int, p passShapes) []shapes.Shape {
 	return []shapes.Shape{p.x, shapes.Make(dtypes.Int32, chunk), shapes.Make(dtypes.Int32, chunk), shapes.Make(dtypes.Float32, chunk)}
 }
 
+// chunkLogits picks the rows of a chunk of targets and computes their logits: h [B,S,H], rows [c] to [c,H] and [c,V].
+func (m *Model) chunkLogits(o *ops, in []*Node) (rows, logits *Node) {
+	rows = Gather(Reshape(in[0], -1, m.D.Hidden), InsertAxes(in[1], -1))
+	return rows, m.D.rowLogits(o, rows)
+}
+
 // lossGraph builds the loss of a chunk: h [B,S,H], rows, ids, weights [c] to the sums of Result, with what the gradient needs.
 func (m *Model) lossGraph(o *ops, in []*Node) (rows, logits, loss, correct *Node, picked *Node, lse *Node) {
-	h, at, ids, weights := in[0], in[1], in[2], in[3]
-	rows = Gather(Reshape(h, -1, m.D.Hidden), InsertAxes(at, -1))
-	logits = m.D.rowLogits(o, rows)
-	g := h.Graph()
-	top := ReduceMax(logits, 1)
-	picked = Equal(Iota(g, shapes.Make(dtypes.Int32, logits.Shape().Dimensions...), 1), BroadcastToDims(InsertAxes(ids, -1), logits.Shape().Dimensions...))
-	value := ReduceSum(Where(picked, logits, ZerosLike(logits)), 1)
-	lse = Add(Log(ReduceSum(Exp(Sub(logits, InsertAxes(top, -1))), 1)), top)
-	loss = ReduceAllSum(Mul(weights, Sub(lse, value)))
-	correct = ReduceAllSum(Mul(weights, ConvertDType(GreaterOrEqual(value, top), dtypes.Float32)))
+	rows, logits = m.chunkLogits(o, in)
+	loss, correct, picked, lse = crossEntropy(logits, in[2], in[3])
 	return rows, logits, loss, correct, picked, lse
 }
 
-// headRole computes loss and gradient of a chunk without keeping logits: h, rows, ids, weights, factor, dh, dropout?, sum? to loss,
-// correct, dh, sum?.
-func (m *Model) headRole(chunk int, p passShapes, gradient, drop bool) role {
+// lossRole computes the loss of a chunk: h, rows, ids, weights to loss, correct.
+func (m *Model) lossRole(chunk int, p passShapes) role {
+	r := role{name: "loss", stage: m.head, shapes: m.headShapes(chunk, p)}
+	r.build = func(o *ops, in []*Node) []*Node {
+		_, _, loss, correct, _, _ := m.lossGraph(o, in)
+		return []*Node{loss, correct}
+	}
+	return r
+}
+
+// headRole computes objective and gradient of a chunk without keeping logits: h, rows, ids, weights, factor, dh, dropout?, scale?,
+// sum? to loss, correct, dh, sum?.
+func (m *Model) headRole(chunk int, p passShapes, objective Objective, drop, scaled bool) role {
 	s := m.head
 	drop = drop && s.drops()
-	r := role{name: fmt.Sprintf("loss gradient=%v drop=%v", gradient, drop), stage: s, shapes: m.headShapes(chunk, p)}
-	if !gradient {
-		r.build = func(o *ops, in []*Node) []*Node {
-			_, _, loss, correct, _, _ := m.lossGraph(o, in)
-			return []*Node{loss, correct}
-		}
-		return r
-	}
+	r := role{name: fmt.Sprintf("gradient of the %v drop=%v scaled=%v", objective, drop, scaled), stage: s, shapes: m.headShapes(chunk, p)}
 	trains := m.flat[s] != nil
 	r.shapes = append(r.shapes, shapes.Make(dtypes.Float32), p.dx)
 	if drop {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Uint32))
 	}
+	if scaled {
+		r.shapes = append(r.shapes, shapes.Make(dtypes.Float32))
+	}
 	if trains {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Float32, s.packed.Size))
 	}
 	r.build = func(o *ops, in []*Node) []*Node {
-		weights, factor, dh := in[3], in[4], in[5]
+		factor, dh, more := in[4], in[5], in[6:]
 		if drop {
-			o.dropout, o.rows = in[6], in[1]
+			o.dropout, o.rows, more = more[0], in[1], more[1:]
+		}
+		var scale *Node
+		if scaled {
+			scale, more = more[0], more[1:]
 		}
 		t := newTape(o, nil)
-		rows, logits, loss, correct, picked, lse := m.lossGraph(o, in)
+		rows, logits := m.chunkLogits(o, in)
 		t.wanted[rows] = true
-		// Softmax minus one-hot, weighted: the gradient of the cross-entropy.
-		p := Exp(Sub(logits, InsertAxes(lse, -1)))
-		dz := Mul(Sub(p, ConvertDType(picked, dtypes.Float32)), InsertAxes(Mul(weights, factor), -1))
-		t.push(logits, dz)
+		loss, correct, dz := objectiveGraph(objective, logits, in[2], in[3], scale)
+		t.push(logits, Mul(dz, InsertAxes(Mul(in[3], factor), -1)))
 		t.back()
 		flatDH := Reshape(dh, -1, m.D.Hidden)
 		if d := t.grads[rows]; d != nil {
@@ -270,7 +276,7 @@ func (m *Model) headRole(chunk int, p passShapes, gradient, drop bool) role {
 		}
 		out := []*Node{loss, correct, ReshapeWithShape(flatDH, dh.Shape())}
 		if trains {
-			out = append(out, Add(in[len(in)-1], t.packed(loss.Graph())))
+			out = append(out, Add(more[0], t.packed(loss.Graph())))
 		}
 		return out
 	}
@@ -328,7 +334,7 @@ func (m *Model) CompilePass(rows, length int, o PassOptions) error {
 			list = append(list, m.backwardRole(s, !o.Recompute, drop, i > low, p))
 		}
 	}
-	list = append(list, m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), o.Chunk), p, true, drop))
+	list = append(list, m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), o.Chunk), p, o.Objective, drop, o.scaled()))
 	for i, s := range m.blocks {
 		list = append(list, m.forwardRole(s, i >= low && !o.Recompute, drop, p))
 	}
@@ -338,7 +344,7 @@ func (m *Model) CompilePass(rows, length int, o PassOptions) error {
 // CompileLoss compiles what Loss runs on batches of rows x length, on all cores.
 func (m *Model) CompileLoss(rows, length, chunk int) error {
 	p := m.passShapes(rows, length)
-	list := []role{m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), chunk), p, false, false)}
+	list := []role{m.lossRole(m.ChunkRows(m.D.mostTargets(rows, length), chunk), p)}
 	for _, s := range m.blocks {
 		list = append(list, m.forwardRole(s, false, false, p))
 	}
