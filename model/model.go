@@ -422,9 +422,7 @@ func (m *Model) Put(data []float32, dims ...int) (*gt.Tensor, error) { return pu
 // Close frees what the model holds on the device.
 func (m *Model) Close() {
 	for _, list := range m.base {
-		for _, t := range list {
-			_ = t.FinalizeAll()
-		}
+		free(list...)
 	}
 	for _, v := range m.Vectors {
 		if v != nil && v.Value != nil {

@@ -134,3 +134,15 @@ func newChoice(rows []int, answers []answer) *choice {
 	}
 	return c
 }
+
+// Choices counts the rows that are scored as choices.
+func Choices(set *data.Set, t *tokenizer.Tokenizer) int {
+	list, _ := findChoices(set, t)
+	n := 0
+	for i := range set.Examples {
+		if list[set.Examples[i].Domain] != nil {
+			n++
+		}
+	}
+	return n
+}

@@ -2,7 +2,6 @@ package evaluate
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -18,6 +17,7 @@ type Options struct {
 	PadID     int32                // any token: what is computed at padding does not count
 	Tokenizer *tokenizer.Tokenizer // tells labels of choices; nil: rows are scored by their tokens alone
 	Progress  func(done, total int)
+	Outcomes  bool // keep what became of every row
 }
 
 // Score is what was measured on some rows.
@@ -33,6 +33,9 @@ type Score struct {
 type Report struct {
 	All     Score
 	Domains []DomainScore
+	// Outcomes are those of the rows in their order, where Options ask for them, and Labels the names of what rows choose from.
+	Outcomes []Outcome
+	Labels   []string
 }
 
 // DomainScore is the score of the rows of a domain.
@@ -71,6 +74,8 @@ type run struct {
 	ids     []int32        // tokens that decide choices
 	all     tally
 	domains map[string]*tally
+
+	outcomes []Outcome // nil: nobody asks for them
 }
 
 // Run measures a model on rows.
@@ -79,20 +84,21 @@ func Run(ctx context.Context, m *model.Model, set *data.Set, o Options) (*Report
 	if o.Batch <= 0 {
 		r.o.Batch = 8
 	}
-	if err := r.check(); err != nil {
+	if err := Check(m.D, set); err != nil {
 		return nil, err
 	}
 	if m.D.Head == model.HeadLM {
 		r.choices, r.answers = findChoices(set, o.Tokenizer)
 		r.collectTokens()
 	}
+	r.start()
 	if err := r.pass(ctx, set, r.measure); err != nil {
 		return nil, err
 	}
 	if err := r.longChoices(ctx); err != nil {
 		return nil, err
 	}
-	out := &Report{All: r.all.finish()}
+	out := &Report{All: r.all.finish(), Outcomes: r.outcomes, Labels: r.labels()}
 	names := slices.Sorted(maps.Keys(r.domains))
 	if len(names) > 1 || len(names) == 1 && names[0] != "" {
 		for _, n := range names {
@@ -100,31 +106,6 @@ func Run(ctx context.Context, m *model.Model, set *data.Set, o Options) (*Report
 		}
 	}
 	return out, nil
-}
-
-// check refuses rows that the model's head cannot be measured on.
-func (r *run) check() error {
-	d := r.m.D
-	labelled := len(r.set.Labels) > 0
-	switch {
-	case labelled && d.Head != model.HeadScore && d.Head != model.HeadClassifier:
-		return &model.InputError{File: place(r.set), Msg: fmt.Sprintf("its rows have labels, and the model (%s) has no classification head; give a classifier, or write the rows as prompts with the label as completion", d.ClassName())}
-	case labelled && d.NumLabels < 2:
-		return &model.InputError{File: place(r.set), Msg: fmt.Sprintf("its rows have labels, and the model (%s) gives a single score; it is a reward model, no classifier", d.ClassName())}
-	case labelled && len(r.set.Labels) > d.NumLabels:
-		return &model.InputError{File: place(r.set), Msg: fmt.Sprintf("its rows have %d classes, the model's head tells %d", len(r.set.Labels), d.NumLabels)}
-	case !labelled && d.Head != model.HeadLM:
-		return &model.InputError{File: place(r.set), Msg: fmt.Sprintf("the model (%s) has no language-model head, so it gives tokens no probability; rows with a label ({\"text\", \"label\"}) can be measured with a classifier", d.ClassName())}
-	}
-	for i := range r.set.Examples {
-		x := &r.set.Examples[i]
-		for _, id := range x.IDs {
-			if id < 0 || int(id) >= d.Vocab {
-				return fmt.Errorf("%s:%d: %w", x.File, x.Line, &model.VocabularyError{ID: int(id), Vocab: d.Vocab})
-			}
-		}
-	}
-	return nil
 }
 
 func place(s *data.Set) string {
@@ -231,10 +212,12 @@ func (r *run) measure(b *data.Batch, index []int) error {
 		if first[k] {
 			one.Correct = one.Weight
 		}
-		for _, t := range r.tallies(index[int(row)/b.Length]) {
+		i := index[int(row)/b.Length]
+		for _, t := range r.tallies(i) {
 			t.score.Result.Add(one)
 			t.score.Tokens++
 		}
+		r.keepToken(i, logs[k], first[k])
 	}
 	return r.choose(p, b, index)
 }
@@ -279,12 +262,15 @@ func (r *run) choose(p *model.Pass, b *data.Batch, index []int) error {
 		c := r.choices[r.set.Examples[i].Domain]
 		logits := out.Data[k*len(r.ids) : (k+1)*len(r.ids)]
 		best, top := "", float32(0)
-		for _, cand := range c.list {
-			if v := logits[slices.Index(r.ids, cand.ids[c.prefix])]; best == "" || v > top {
+		kept := make([]float64, len(c.list))
+		for n, cand := range c.list {
+			v := logits[slices.Index(r.ids, cand.ids[c.prefix])]
+			if kept[n] = float64(v); best == "" || v > top {
 				best, top = cand.text, v
 			}
 		}
 		r.chose(i, best)
+		r.keepChoice(i, c.list, kept)
 	}
 	return nil
 }
@@ -293,6 +279,9 @@ func (r *run) chose(i int, text string) {
 	for _, t := range r.tallies(i) {
 		t.truth = append(t.truth, r.texts[r.answers[i].text])
 		t.chosen = append(t.chosen, r.texts[text])
+	}
+	if r.outcomes != nil {
+		r.outcomes[i].Truth, r.outcomes[i].Chosen = r.texts[r.answers[i].text], r.texts[text]
 	}
 }
 
@@ -334,13 +323,15 @@ func (r *run) longChoices(ctx context.Context) error {
 		return err
 	}
 	for at := 0; at < len(from); {
-		i, best := from[at].row, at
+		i, best, first := from[at].row, at, at
 		for ; at < len(from) && from[at].row == i; at++ {
 			if sums[at] > sums[best] {
 				best = at
 			}
 		}
-		r.chose(i, r.choices[r.set.Examples[i].Domain].list[from[best].candidate].text)
+		list := r.choices[r.set.Examples[i].Domain].list
+		r.chose(i, list[from[best].candidate].text)
+		r.keepChoice(i, list, sums[first:at])
 	}
 	return nil
 }
@@ -373,6 +364,7 @@ func (r *run) classify(b *data.Batch, index []int) error {
 			t.classes = append(t.classes, truth)
 			t.predicted = append(t.predicted, best)
 		}
+		r.keepClass(i, row, truth, best)
 	}
 	return nil
 }
