@@ -114,7 +114,7 @@ type Calibration struct {
 // Features are the words that requires: may hold: keys that other programs for such recipes would silently ignore.
 func Features() []string { return slices.Clone(features) }
 
-var features = []string{"align", "repair", "calibration", "save_alignment"}
+var features = []string{"align", "repair", "calibration", "save_alignment", "evaluate", "search"}
 
 // DefaultAlign is an align block that says nothing.
 func DefaultAlign() *Align {

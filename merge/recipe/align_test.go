@@ -182,7 +182,7 @@ func TestAlignErrors(t *testing.T) {
 		{"save_alignment: x.json", `3:17: save_alignment must be the name of a safetensors file in the output's directory, such as alignment.safetensors; here is "x.json"`},
 		{"save_alignment: model.safetensors", `3:17: save_alignment: "model.safetensors" is what weights are called; choose another name, such as alignment.safetensors`},
 		{"requires: [align, aling]", `3:19: this version does not have the feature "aling" that the recipe requires; did you mean "align"?`},
-		{"requires: [telepathy]", `3:12: this version does not have the feature "telepathy" that the recipe requires; it has align, repair, calibration and save_alignment; a newer version may have it`},
+		{"requires: [telepathy]", `3:12: this version does not have the feature "telepathy" that the recipe requires; it has align, repair, calibration, save_alignment, evaluate and search; a newer version may have it`},
 		{"requires: {align: 1}", `3:11: requires must be a list; here is a mapping; begin each item with "- "`},
 	} {
 		r, err := Parse("r.yml", []byte(alignBase+test.text+"\n"))

@@ -11,7 +11,8 @@ import (
 )
 
 var recipeKeys = []string{"merge_method", "models", "slices", "modules", "base_model", "parameters", "dtype", "out_dtype",
-	"tokenizer_source", "tokenizer", "chat_template", "align", "repair", "calibration", "save_alignment", "requires", "name"}
+	"tokenizer_source", "tokenizer", "chat_template", "align", "repair", "calibration", "save_alignment", "evaluate", "search", "requires",
+	"name"}
 
 // recipe decodes the whole document.
 func (d *decoder) recipe(n *yaml.Node) *Recipe {
@@ -80,6 +81,10 @@ func (d *decoder) recipe(n *yaml.Node) *Recipe {
 			r.Calibration = d.calibration(f)
 		case "save_alignment":
 			r.SaveAlignment, r.SaveAlignmentPos = d.saveAlignment(f.Value), f.Value.Pos
+		case "evaluate":
+			r.Evaluate = d.evaluate(f)
+		case "search":
+			r.Search = d.search(f)
 		case "requires":
 			r.Requires = d.requires(f.Value)
 		case "name":
@@ -97,6 +102,7 @@ func (d *decoder) recipe(n *yaml.Node) *Recipe {
 				"t":           "a parameter of the method stands below parameters",
 				"normalize":   "a parameter of the method stands below parameters",
 				"lambda":      "a parameter of the method stands below parameters",
+				"held_out":    "it stands below evaluate",
 				"experts":     "recipes for mixtures of experts are not merged by this command",
 				"gate_mode":   "recipes for mixtures of experts are not merged by this command",
 			})
@@ -109,6 +115,7 @@ func (d *decoder) recipe(n *yaml.Node) *Recipe {
 		return r // keys that could not be read may be those that seem to be missing
 	}
 	d.checkData(r, root, meant["calibration"])
+	d.checkSearch(r, root, meant["evaluate"])
 	if !meant["merge_method"] {
 		d.ErrorAt(r.Pos, node{}, "merge_method is missing; add it, such as merge_method: linear")
 	}

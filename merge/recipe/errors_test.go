@@ -31,7 +31,7 @@ func TestErrors(t *testing.T) {
 		{"+modles: 1\n", `3:1: unknown key "modles" in a recipe; did you mean "models"?`},
 		{"merge_method: linear\nmodles: [{model: a}]\n", `2:1: unknown key "modles" in a recipe; did you mean "models"?`},
 		{"method: linear\nmodels: [{model: a}]\n", `1:1: unknown key "method" in a recipe; did you mean "merge_method"?`},
-		{"+zzz: 1\n", `3:1: unknown key "zzz" in a recipe; it has merge_method, models, slices, modules, base_model, parameters, dtype, out_dtype, tokenizer_source, tokenizer, chat_template, align, repair, calibration, save_alignment, requires and name`},
+		{"+zzz: 1\n", `3:1: unknown key "zzz" in a recipe; it has merge_method, models, slices, modules, base_model, parameters, dtype, out_dtype, tokenizer_source, tokenizer, chat_template, align, repair, calibration, save_alignment, evaluate, search, requires and name`},
 		{"+layer_range: [0, 1]\n", `3:1: unknown key "layer_range" in a recipe; it belongs to an item of sources, below slices`},
 		{"+sources: []\n", `3:1: unknown key "sources" in a recipe; it belongs to an item of slices`},
 		{"+normalize: true\n", `3:1: unknown key "normalize" in a recipe; a parameter of the method stands below parameters`},

@@ -13,7 +13,9 @@ import (
 )
 
 // Fingerprint is the SHA-256, in hexadecimal, of what the recipe says: equal for recipes that differ in comments, layout, quoting,
-// order of keys, anchors, or the spelling of paths and numbers only. File names and positions do not count.
+// order of keys, anchors, or the spelling of paths and numbers only. File names and positions do not count, and neither do evaluate and
+// search: measuring a merge changes none of its bytes, and what a search has found stands under parameters. A method that selects by
+// what evaluate measures adds Measure.Fingerprint.
 func (r *Recipe) Fingerprint() string {
 	p := print{sha256.New()}
 	p.text("recipe 1") // version of what follows

@@ -3,7 +3,9 @@ package recipe
 import (
 	"bytes"
 	"errors"
+	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +21,8 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(data)
 	}
+	f.Add([]byte(everyEvaluateKey))
+	f.Add([]byte(everyPath))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := Parse("r.yml", data)
 		if err != nil {
@@ -48,10 +52,40 @@ func FuzzParse(f *testing.F) {
 		}
 		r.TokenizerReferences()
 		evaluate(r)
+		assign(t, r)
 		if text := r.YAML(); len(text) < strictyaml.MaxBytes && strings.Count(string(text), ",") < strictyaml.MaxNodes/4 {
 			roundTrip(t, r)
 		}
 	})
+}
+
+// assign puts numbers where a search would.
+func assign(t *testing.T, r *Recipe) {
+	if r.Search == nil {
+		return
+	}
+	var list []Assignment
+	for i := range r.Search.Parameters {
+		p := &r.Search.Parameters[i]
+		list = append(list, Assignment{Path: p.Path, Value: p.High, Whole: i%2 == 1 && math.Abs(p.High) < 1e15})
+	}
+	other, err := r.With(list)
+	if err != nil {
+		t.Fatalf("a path that was checked: %s", err)
+	}
+	for _, a := range list {
+		want := a.Value
+		if a.Whole {
+			want = math.Trunc(want)
+		}
+		found, err := other.Numbers(a.Path)
+		if err != nil || found.Unset > 0 || slices.ContainsFunc(found.Values, func(v float64) bool { return v != want }) {
+			t.Errorf("%s is %v (%v), want %g", a.Path, found, err, want)
+		}
+	}
+	if other.Search != nil {
+		t.Error("the search is still there")
+	}
 }
 
 // evaluate evaluates every setting in every way.

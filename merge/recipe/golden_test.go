@@ -81,6 +81,8 @@ func bare(r Recipe) Recipe {
 			switch x := v.Interface().(type) {
 			case Pos:
 				return out
+			case Path: // its parts follow from its text
+				return reflect.ValueOf(Path{text: x.text})
 			case Setting:
 				return reflect.ValueOf(Setting{conds: bareConds(x.conds)})
 			}

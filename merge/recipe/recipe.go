@@ -36,6 +36,9 @@ type Recipe struct {
 	SaveAlignment    string // name of the file in the output that keeps the map; "": none
 	SaveAlignmentPos Pos
 
+	Evaluate *Evaluate // nil: the result is not measured
+	Search   *Search   // nil: parameters are what the recipe says
+
 	Requires []string // features that the recipe counts on, each one of Features
 
 	Name string // only merges of several recipes use it

@@ -36,6 +36,7 @@ func (w *writer) alignment(r *Recipe) {
 	if r.SaveAlignment != "" {
 		w.line(0, "save_alignment: %s", strictyaml.WriteText(r.SaveAlignment))
 	}
+	w.evaluation(r)
 	if len(r.Requires) > 0 {
 		w.line(0, "requires: %s", flow(r.Requires))
 	}
