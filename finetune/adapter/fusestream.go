@@ -3,9 +3,6 @@ package adapter
 import (
 	"context"
 	"fmt"
-	"runtime"
-	"sync"
-	"sync/atomic"
 
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -13,96 +10,36 @@ import (
 // fuseElems is how many elements of a tensor a worker makes at a time.
 const fuseElems = 1 << 20
 
-// piece is a worker's unit of work: n elements of output i from off on.
-type piece struct {
-	i      int
-	off, n int64
-}
-
 // write makes all tensors that the writer lacks, and the files beside them.
 func (f *fusion) write(ctx context.Context, w *tensors.Writer) error {
-	total := int64(0)
-	for i, info := range f.infos {
-		if !w.Done(i) {
-			total += info.Bytes()
-		}
-	}
-	if f.o.Started != nil {
-		f.o.Started(total)
-	}
-	threads := f.o.Threads
-	if threads <= 0 {
-		threads = max(2, runtime.GOMAXPROCS(0))
-	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	left := make([]atomic.Int64, len(f.infos))
-	work := make(chan piece)
-	var wait sync.WaitGroup
-	for range threads {
-		wait.Go(func() {
+	if err := w.Fill(ctx, tensors.Filling{
+		Threads: f.o.Threads, Started: f.o.Started, Written: f.o.Written, Cut: f.cut,
+		Worker: func() func(i int, lo, hi int64) (int64, error) {
 			var buf []byte
-			for p := range work {
-				err := f.make(w, p, &buf)
-				if err == nil && left[p.i].Add(-1) == 0 {
-					err = w.Finish(p.i)
-				}
-				if err != nil {
-					stop(err)
-				} else if f.o.Written != nil {
-					f.o.Written(p.n * int64(f.infos[p.i].DType.BitSize()) / 8)
-				}
+			return func(i int, lo, hi int64) (int64, error) {
+				return (hi - lo) * int64(f.infos[i].DType.BitSize()) / 8, f.make(w, i, lo, hi-lo, &buf)
 			}
-		})
-	}
-	err := f.feed(ctx, w, left, work)
-	close(work)
-	wait.Wait()
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	if err != nil {
+		},
+	}); err != nil {
 		return err
 	}
 	return f.files.write(w)
 }
 
-// feed hands out the pieces in the output's order.
-func (f *fusion) feed(ctx context.Context, w *tensors.Writer, left []atomic.Int64, work chan<- piece) error {
-	for i, info := range f.infos {
-		n := info.Elems()
-		if w.Done(i) {
-			continue
-		}
-		if n == 0 {
-			if err := w.Finish(i); err != nil {
-				return err
-			}
-			continue
-		}
-		step := int64(fuseElems)
-		if f.jobs[i].delta == nil && info.DType == f.jobs[i].base.DType && info.DType.Size() == 0 {
-			step = n // types of less than a byte are copied whole
-		}
-		left[i].Store((n + step - 1) / step)
-		for off := int64(0); off < n; off += step {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			select {
-			case work <- piece{i, off, min(step, n-off)}:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
+// cut cuts a tensor into runs of elements.
+func (f *fusion) cut(i int) tensors.Pieces {
+	info, j := f.infos[i], f.jobs[i]
+	p := tensors.Pieces{Units: info.Elems(), Step: fuseElems}
+	if j.delta == nil && info.DType == j.base.DType && info.DType.Size() == 0 {
+		p.Step = p.Units // types of less than a byte are copied whole
 	}
-	return nil
+	return p
 }
 
-// make computes and writes one piece.
-func (f *fusion) make(w *tensors.Writer, p piece, buf *[]byte) error {
-	j, to := f.jobs[p.i], f.infos[p.i].DType
-	name := f.infos[p.i].Name
+// make computes and writes n elements of output i from first on.
+func (f *fusion) make(w *tensors.Writer, i int, first, n int64, buf *[]byte) error {
+	j, to := f.jobs[i], f.infos[i].DType
+	name := f.infos[i].Name
 	base := func(off, n int64) []byte {
 		if j.base.Data == nil {
 			return nil
@@ -112,19 +49,19 @@ func (f *fusion) make(w *tensors.Writer, p piece, buf *[]byte) error {
 		return j.base.Data[off*bits/8 : (off+n)*bits/8]
 	}
 	bits := int64(to.BitSize())
-	size := int(p.n * bits / 8)
+	size := int(n * bits / 8)
 	if j.delta == nil && to == j.base.DType {
-		return w.WriteAt(p.i, base(p.off, p.n), p.off*bits/8)
+		return w.WriteAt(i, base(first, n), first*bits/8)
 	}
 	if cap(*buf) < size {
 		*buf = make([]byte, size)
 	}
 	dst := (*buf)[:size]
 	if j.delta == nil {
-		if err := tensors.Convert(dst, to, base(p.off, p.n), j.base.DType); err != nil {
+		if err := tensors.Convert(dst, to, base(first, n), j.base.DType); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		return w.WriteAt(p.i, dst, p.off*bits/8)
+		return w.WriteAt(i, dst, first*bits/8)
 	}
 	if err := j.delta.Prepare(func(x []float32, off int64) error {
 		return tensors.DecodeFloat32(x, base(off, int64(len(x))), j.base.DType)
@@ -133,9 +70,9 @@ func (f *fusion) make(w *tensors.Writer, p piece, buf *[]byte) error {
 	}
 	var from []byte
 	if j.delta.From != "" {
-		from = base(p.off, p.n)
+		from = base(first, n)
 	}
-	if err := j.delta.Fuse(dst, to, from, j.base.DType, p.off); err != nil {
+	if err := j.delta.Fuse(dst, to, from, j.base.DType, first); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if !f.o.AllowNonFinite {
@@ -143,11 +80,11 @@ func (f *fusion) make(w *tensors.Writer, p piece, buf *[]byte) error {
 			return err
 		}
 	}
-	if err := w.WriteAt(p.i, dst, p.off*bits/8); err != nil {
+	if err := w.WriteAt(i, dst, first*bits/8); err != nil {
 		return err
 	}
 	if j.base.Data != nil {
-		f.ckpt.Release(j.base.Name, p.off*int64(j.base.DType.Size()), p.n*int64(j.base.DType.Size()))
+		f.ckpt.Release(j.base.Name, first*int64(j.base.DType.Size()), n*int64(j.base.DType.Size()))
 	}
 	return nil
 }

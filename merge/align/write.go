@@ -13,8 +13,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/mergekit/mergekit/arch"
@@ -292,52 +290,16 @@ func (m *Map) Digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// piece is a worker's unit of work: rows (of a tensor that stays, elements) [lo, hi) of output i.
-type piece struct {
-	i      int
-	lo, hi int64
-}
-
 // write makes all tensors that the writer lacks, and the files beside them.
 func (w *writing) write(ctx context.Context, to *tensors.Writer) error {
-	total := int64(0)
-	for i, info := range w.infos {
-		if !to.Done(i) {
-			total += info.Bytes()
-		}
-	}
-	if w.o.Started != nil {
-		w.o.Started(total)
-	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	left := make([]atomic.Int64, len(w.infos))
-	work := make(chan piece)
-	var wait sync.WaitGroup
-	for range w.threads() {
-		wait.Go(func() {
+	if err := to.Fill(ctx, tensors.Filling{
+		Threads: w.threads(), Started: w.o.Started, Written: w.o.Written, Cut: w.cut,
+		Worker: func() func(i int, lo, hi int64) (int64, error) {
 			b := &buffers{}
-			for p := range work {
-				n, err := w.make(to, p, b)
-				if err == nil && left[p.i].Add(-1) == 0 {
-					w.from.Release(w.jobs[p.i].view.Name, 0, int64(len(w.jobs[p.i].view.Data)))
-					err = to.Finish(p.i)
-				}
-				if err != nil {
-					stop(err)
-				} else if w.o.Written != nil {
-					w.o.Written(n)
-				}
-			}
-		})
-	}
-	err := w.feed(ctx, to, left, work)
-	close(work)
-	wait.Wait()
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	if err != nil {
+			return func(i int, lo, hi int64) (int64, error) { return w.make(to, i, lo, hi, b) }
+		},
+		Whole: func(i int) { w.from.Release(w.jobs[i].view.Name, 0, int64(len(w.jobs[i].view.Data))) },
+	}); err != nil {
 		return err
 	}
 	for _, name := range sortedKeys(w.content) {
@@ -353,34 +315,15 @@ func (w *writing) write(ctx context.Context, to *tensors.Writer) error {
 	return nil
 }
 
-// feed hands out the pieces in the output's order.
-func (w *writing) feed(ctx context.Context, to *tensors.Writer, left []atomic.Int64, work chan<- piece) error {
-	for i, info := range w.infos {
-		if to.Done(i) {
-			continue
-		}
-		n, step := info.Elems(), int64(w.jobs[i].rows)
-		if n == 0 {
-			if err := to.Finish(i); err != nil {
-				return err
-			}
-			continue
-		}
-		if t := w.jobs[i].t; t != nil {
-			n = int64(t.rows())
-		} else if info.DType.Size() == 0 {
-			step = n // types of less than a byte are copied whole
-		}
-		left[i].Store((n + step - 1) / step)
-		for lo := int64(0); lo < n; lo += step {
-			select {
-			case work <- piece{i, lo, min(lo+step, n)}:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
+// cut cuts a tensor into rows, one that stays as it is into elements.
+func (w *writing) cut(i int) tensors.Pieces {
+	p := tensors.Pieces{Units: w.infos[i].Elems(), Step: int64(w.jobs[i].rows)}
+	if t := w.jobs[i].t; t != nil {
+		p.Units = int64(t.rows())
+	} else if w.infos[i].DType.Size() == 0 {
+		p.Step = p.Units // types of less than a byte are copied whole
 	}
-	return nil
+	return p
 }
 
 // buffers are one worker's.
@@ -396,9 +339,9 @@ func sized[T any](x *[]T, n int64) []T {
 	return (*x)[:n]
 }
 
-// make computes and writes one piece, and returns its bytes.
-func (w *writing) make(to *tensors.Writer, p piece, b *buffers) (int64, error) {
-	j, info := w.jobs[p.i], w.infos[p.i]
+// make computes and writes rows lo to hi of output i (of a tensor that stays, elements), and returns their bytes.
+func (w *writing) make(to *tensors.Writer, i int, lo, hi int64, b *buffers) (int64, error) {
+	j, info := w.jobs[i], w.infos[i]
 	v, dtype := j.view, info.DType
 	fault := func(err error) error {
 		if e, ok := err.(*Error); ok { //nolint:errorlint // only errors made here lack the tensor
@@ -408,8 +351,8 @@ func (w *writing) make(to *tensors.Writer, p piece, b *buffers) (int64, error) {
 		return fmt.Errorf("%s: %w", show(info.Name), err)
 	}
 	if j.t == nil {
-		from, n := int64(v.DType.BitSize()), p.hi-p.lo
-		data := v.Data[p.lo*from/8 : p.hi*from/8]
+		from, n := int64(v.DType.BitSize()), hi-lo
+		data := v.Data[lo*from/8 : hi*from/8]
 		if dtype != v.DType {
 			out := sized(&b.out, n*int64(dtype.Size()))
 			if err := tensors.Convert(out, dtype, data, v.DType); err != nil {
@@ -417,17 +360,17 @@ func (w *writing) make(to *tensors.Writer, p piece, b *buffers) (int64, error) {
 			}
 			data = out
 		}
-		return int64(len(data)), to.WriteAt(p.i, data, p.lo*int64(dtype.BitSize())/8)
+		return int64(len(data)), to.WriteAt(i, data, lo*int64(dtype.BitSize())/8)
 	}
 	cols := int64(j.t.cols())
-	n := (p.hi - p.lo) * cols
+	n := (hi - lo) * cols
 	out := sized(&b.out, n*int64(dtype.Size()))
 	if j.t.Exact() {
 		moved := out
 		if dtype != v.DType {
 			moved = sized(&b.in, n*int64(v.DType.Size()))
 		}
-		if err := j.t.MoveBytes(moved, v.DType, int(p.lo), int(p.hi), func(x []byte, off int64) error { copy(x, v.Data[off:]); return nil }); err != nil {
+		if err := j.t.MoveBytes(moved, v.DType, int(lo), int(hi), func(x []byte, off int64) error { copy(x, v.Data[off:]); return nil }); err != nil {
 			return 0, fault(err)
 		}
 		if dtype != v.DType {
@@ -438,7 +381,7 @@ func (w *writing) make(to *tensors.Writer, p piece, b *buffers) (int64, error) {
 	} else {
 		values := sized(&b.values, n)
 		size := int64(v.DType.Size())
-		if err := j.t.Rows(values, int(p.lo), int(p.hi), func(x []float32, off int64) error {
+		if err := j.t.Rows(values, int(lo), int(hi), func(x []float32, off int64) error {
 			return tensors.DecodeFloat32(x, v.Data[off*size:(off+int64(len(x)))*size], v.DType)
 		}); err != nil {
 			return 0, fault(err)
@@ -452,7 +395,7 @@ func (w *writing) make(to *tensors.Writer, p piece, b *buffers) (int64, error) {
 			return 0, fault(err)
 		}
 	}
-	return int64(len(out)), to.WriteAt(p.i, out, p.lo*cols*int64(dtype.Size()))
+	return int64(len(out)), to.WriteAt(i, out, lo*cols*int64(dtype.Size()))
 }
 
 // checkFinite refuses values that are none, also those that became too large for their dtype.
