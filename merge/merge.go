@@ -182,7 +182,7 @@ type job struct {
 // prepare does what comes before anything is written: it sees that memory and the output's place will do, and finds maps.
 func (j *job) prepare(ctx context.Context) error {
 	p := j.p
-	bounds := stream.Options{Threads: j.o.Threads, MaxMemory: j.o.MaxMemory, Inputs: p.Widest()}
+	bounds := stream.Options{Threads: j.o.Threads, MaxMemory: j.o.MaxMemory, Inputs: p.Widest(), Whole: p.Holds()}
 	if _, err := stream.NewEngine(j.o.Backend, bounds); err != nil { // too little memory shows before there is an output
 		return &InputError{err}
 	}
@@ -301,7 +301,7 @@ func execute(ctx context.Context, p *plan.Plan, w *tensors.Writer, o Options) (*
 	}
 	var mu sync.Mutex
 	tally := newTally()
-	e, err := stream.NewEngine(o.Backend, stream.Options{Threads: o.Threads, MaxMemory: o.MaxMemory, Inputs: p.Widest(), Written: o.Written, Finished: func(j *stream.Job) error {
+	e, err := stream.NewEngine(o.Backend, stream.Options{Threads: o.Threads, MaxMemory: o.MaxMemory, Inputs: p.Widest(), Whole: p.Holds(), Written: o.Written, Finished: func(j *stream.Job) error {
 		mu.Lock()
 		tally.add(&j.Task, sources[j])
 		mu.Unlock()

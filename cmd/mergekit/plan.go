@@ -62,7 +62,7 @@ func runPlan(cmd *cobra.Command, file string, po plan.Options, threads int) erro
 		return &merge.InputError{Err: err}
 	}
 	defer p.Close()
-	memory := stream.MemoryEstimate(threads, p.Widest())
+	memory := stream.MemoryEstimate(threads, p.Widest(), p.Holds())
 	if jsonWanted(cmd) {
 		b, err := json.Marshal(p)
 		if err != nil {

@@ -31,10 +31,11 @@ const (
 	Int               // integer; a gradient must hit integers
 	Bool              // gradients step
 	Text              // a word of the method's
+	Pair              // two numbers, [a, b]: no gradient
 )
 
 // String returns the kind's name in recipes' terms.
-func (k Kind) String() string { return [...]string{"float", "int", "bool", "text"}[k] }
+func (k Kind) String() string { return [...]string{"float", "int", "bool", "text", "pair"}[k] }
 
 // Param describes one parameter that a method reads from a recipe.
 type Param struct {
@@ -94,8 +95,33 @@ type Method struct {
 	// Whole says that the method sees models as wholes and needs data: package merge runs it, and Merge is nil.
 	Whole bool
 
+	// Localizes says that inputs may keep only the largest entries of their task vectors over the whole model (SparsityParam): package
+	// merge finds the cuts before the merge and hands them over by Task.SetCut. DefaultSparsity is the share of dense fine-tunes for
+	// which the recipe gives none; 0: all that differs from the base.
+	Localizes       bool
+	DefaultSparsity float64
+
+	// Matrix says that the method treats tensors of two axes as matrices and reads them whole (Task.Read).
+	Matrix bool
+
+	// Memory is how many bytes Merge holds of a tensor at once, beside the chunks of kernels. nil: of a method that treats
+	// matrices as such, all inputs and two matrices more in float32; of any other, nothing.
+	Memory func(t *Task) int64
+
 	// Merge makes the output tensor by running kernels on t.
 	Merge func(t *Task) error
+}
+
+// Holds is how many bytes merging t holds at once beside the chunks of kernels. Tasks that hold something run one after the other
+// where there is no memory for several.
+func (m *Method) Holds(t *Task) int64 {
+	switch {
+	case m.Memory != nil:
+		return m.Memory(t)
+	case m.Matrix:
+		return 4 * t.N * int64(t.Inputs+2)
+	}
+	return 0
 }
 
 // Draw is a block of consecutive values of the peer's sequential random generator: Count 32-bit outputs (two per value

@@ -42,6 +42,12 @@ type Task struct {
 	RNG    RNG
 	Seed   uint64
 
+	Depth   float64 // place among the layers: 0 is the first and what comes before it, 1 the last and what comes after; NaN: no layers
+	Table   bool    // an embedding or a head: its rows belong to tokens, positions or classes
+	Stacked bool    // the first axis counts matrices, one of each expert
+	Turned  bool    // matrices are stored [inputs, outputs], as Conv1D has them, not [outputs, inputs]
+	Threads int     // goroutines that Merge may keep busy with its own work
+
 	Shared   map[string]any   // resolved parameters, one value per tensor
 	PerInput []map[string]any // resolved parameters of each input
 
@@ -66,6 +72,15 @@ type Runner interface {
 	Sample(t *Task, count int, n int64) ([]int64, error)
 }
 
+
+	// The rest is for methods that need a tensor as a whole and say how much they hold (Method.Memory).
+
+	// Read returns input i as float32, in the order in which it is stored.
+	Read(t *Task, i int) ([]float32, error)
+	// Difference returns input i less input j, rounded once to float32.
+	Difference(t *Task, i, j int) ([]float32, error)
+	// Write makes x, one value for each element, the output.
+	Write(t *Task, x []float32) error
 // Run executes a kernel over the whole tensor.
 func (t *Task) Run(k *Kernel, v Values) (*Stats, error) { return t.Runner.Run(t, k, v) }
 
@@ -79,6 +94,15 @@ func (t *Task) Copy(i int) error { return t.Runner.Copy(t, i) }
 
 // Work is the dtype that graphs compute in: Float64 for float64 tensors, else Float32.
 func (t *Task) Work() dtypes.DType {
+// Read returns input i whole, as float32.
+func (t *Task) Read(i int) ([]float32, error) { return t.Runner.Read(t, i) }
+
+// Difference returns input i less input j, whole, as float32.
+func (t *Task) Difference(i, j int) ([]float32, error) { return t.Runner.Difference(t, i, j) }
+
+// Write makes x the output.
+func (t *Task) Write(x []float32) error { return t.Runner.Write(t, x) }
+
 	if t.D == dtypes.Float64 {
 		return dtypes.Float64
 	}

@@ -14,15 +14,13 @@ import (
 // through, and the ones after.
 func (b *builder) enumerate() error {
 	seen := map[string]bool{}
+	from, length := b.stacks()
 	for i := range b.modules {
 		m := &b.modules[i]
-		total := 0
-		for _, s := range m.slices {
-			total += s.sources[0].layers
-		}
+		total := m.layers()
 		first, last := &m.slices[0], &m.slices[len(m.slices)-1]
 		for k := range m.desc.Pre {
-			if err := b.tensor(seen, m, first, m.desc.Pre[k], total, -1, 0); err != nil {
+			if err := b.tensor(seen, m, first, m.desc.Pre[k], b.outside(m.desc.Pre[k], false), total, -1, 0); err != nil {
 				return err
 			}
 		}
@@ -31,7 +29,7 @@ func (b *builder) enumerate() error {
 			s := &m.slices[j]
 			for k := 0; k < s.sources[0].layers; k++ {
 				for _, w := range m.desc.LayerAt(s.sources[0].from + k) {
-					if err := b.tensor(seen, m, s, w, total, layer, k); err != nil {
+					if err := b.tensor(seen, m, s, w, depthOf(from[i]+layer, length[i]), total, layer, k); err != nil {
 						return err
 					}
 				}
@@ -39,7 +37,7 @@ func (b *builder) enumerate() error {
 			}
 		}
 		for k := range m.desc.Post {
-			if err := b.tensor(seen, m, last, m.desc.Post[k], total, -1, 0); err != nil {
+			if err := b.tensor(seen, m, last, m.desc.Post[k], b.outside(m.desc.Post[k], true), total, -1, 0); err != nil {
 				return err
 			}
 		}
@@ -50,8 +48,9 @@ func (b *builder) enumerate() error {
 	return nil
 }
 
-// tensor plans one output tensor. layer is the output layer's index (-1 outside layers) and k its place in the slice.
-func (b *builder) tensor(seen map[string]bool, m *module, s *slice, w arch.Weight, total, layer, k int) error {
+// tensor plans one output tensor. layer is the output layer's index (-1 outside layers), depth its place among all layers, and k that
+// in the slice.
+func (b *builder) tensor(seen map[string]bool, m *module, s *slice, w arch.Weight, depth float64, total, layer, k int) error {
 	out := w.Expand(max(layer, 0), total)
 	p := &place{module: m, slice: s, output: out.Name, base: -1}
 	if layer >= 0 {
@@ -60,7 +59,7 @@ func (b *builder) tensor(seen map[string]bool, m *module, s *slice, w arch.Weigh
 			p.t = float64(k) / float64(n-1)
 		}
 	}
-	t := &Task{Name: out.Name, Base: -1}
+	t := &Task{Name: out.Name, Base: -1, depth: depth, vocabulary: w.VocabAxis >= 0}
 	own := false // some input has the tensor under its own name, not through a tie
 	base := s.baseIndex(b.Method)
 	var missing []string
@@ -307,7 +306,8 @@ func (b *builder) add(t *Task) {
 func (t *Task) MethodTask(p *Plan) method.Task {
 	mt := method.Task{Name: t.Name, Shape: t.Shape, N: t.Elems(), Inputs: len(t.Inputs), Base: t.Base,
 		D: GraphDType(t.D), Arith: p.Options.Arith, RNG: p.Options.RNG, Seed: p.Options.Seed,
-		Shared: t.Shared, PerInput: t.PerInput}
+		Shared: t.Shared, PerInput: t.PerInput, Depth: t.depth, Threads: 1}
+	mt.Table, mt.Stacked, mt.Turned = p.kind(t)
 	mt.Out = GraphDType(t.DType)
 	return mt
 }

@@ -78,6 +78,16 @@ func (b *builder) value(param *method.Param, scopes []scope, tensor string, t fl
 		if setting == nil {
 			continue
 		}
+		if param.Kind == method.Pair {
+			pair, ok, err := setting.Pair(tensor)
+			if err != nil {
+				return nil, b.errorf(setting.Pos, "parameter %q for %s: %s", param.Name, tensor, err)
+			}
+			if ok {
+				return pair, nil
+			}
+			continue
+		}
 		v, ok, err := setting.Eval(tensor, t, kindOf(param.Kind))
 		if err != nil {
 			return nil, b.errorf(setting.Pos, "parameter %q for %s: %s", param.Name, tensor, err)

@@ -74,6 +74,9 @@ type Task struct {
 	PerInput []map[string]any
 	rows     int // vocabulary rows that are merged when truncated; 0: all
 	order    string
+
+	depth      float64 // place among the layers, from 0 to 1; NaN: there are none
+	vocabulary bool    // an axis is that of the vocabulary
 }
 
 // Elems returns the number of elements.
@@ -157,6 +160,18 @@ func (p *Plan) Widest() int {
 	n := 0
 	for _, t := range p.Tasks {
 		n = max(n, len(t.Inputs))
+	}
+	return n
+}
+
+// Holds returns the most bytes that the method holds of a tensor at once, beside the chunks that stream.
+func (p *Plan) Holds() int64 {
+	n := int64(0)
+	for _, t := range p.Tasks {
+		if !t.Copy {
+			mt := t.MethodTask(p)
+			n = max(n, p.Method.Holds(&mt))
+		}
 	}
 	return n
 }

@@ -54,7 +54,8 @@ type Engine struct {
 	inPlace  bool
 	device   bool // no shared buffers: explicit transfers
 	fuses    bool // XLA contracts products and sums itself
-	threads  int
+	threads  int  // that run kernels
+	workers  int  // that methods' own work may keep busy
 	chunk    int64
 	mu       sync.Mutex
 	programs map[string]*programEntry
@@ -96,6 +97,7 @@ func NewEngine(b compute.Backend, o Options) (*Engine, error) {
 	}
 	switch {
 	case e.inPlace:
+	e.workers = e.threads
 		e.chunk = inPlaceChunk
 	case e.device:
 		e.chunk = deviceChunk
@@ -148,7 +150,7 @@ func (e *Engine) memory() int64 {
 	if e.fuses {
 		base += compilerBytes
 	}
-	return base + int64(e.threads)*e.chunk*int64(perElement+4*e.opts.Inputs)
+	return base + int64(e.threads)*e.chunk*int64(perElement+4*e.opts.Inputs) + e.opts.Whole
 }
 
 // MemoryError says that a bound on memory is too tight for any work at all.
@@ -160,12 +162,13 @@ func (e *MemoryError) Error() string {
 }
 
 // MemoryEstimate is the anonymous memory in bytes that an in-place merge of tensors with that many inputs needs: the
-// program itself and its workers' buffers. It does not depend on the model's size.
-func MemoryEstimate(threads, inputs int) int64 {
+// program itself, its workers' buffers, and whole, what the method holds of one tensor at most. Where that is nothing it does not
+// depend on the model's size.
+func MemoryEstimate(threads, inputs int, whole int64) int64 {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	e := Engine{threads: threads, chunk: inPlaceChunk, opts: Options{Inputs: inputs}}
+	e := Engine{threads: threads, chunk: inPlaceChunk, opts: Options{Inputs: inputs, Whole: whole}}
 	return e.memory()
 }
 
@@ -211,6 +214,7 @@ func (e *Engine) Run(ctx context.Context, jobs []*Job) error {
 	slots := make(chan struct{}, window)
 	var running sync.WaitGroup
 	for i, job := range jobs {
+	room := e.newRoom(jobs)
 		if job.Done {
 			continue
 		}
@@ -221,13 +225,21 @@ func (e *Engine) Run(ctx context.Context, jobs []*Job) error {
 		if ctx.Err() != nil {
 			break
 		}
-		job.index = i
+		job.index, job.Task.Threads = i, 1
+		leave := func() {}
+		if need := job.need(); need > 0 {
+			if leave = room.enter(ctx, need); leave == nil {
+				break
+			}
+			job.Task.Threads = room.each
+		}
 		running.Add(1)
 		go func() {
 			defer running.Done()
 			defer func() { <-slots }()
 			if err := e.runJob(s, job, feeder); err != nil {
 				cancel(err)
+			defer leave()
 			}
 		}()
 	}
