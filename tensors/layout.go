@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -154,13 +155,16 @@ func misaligned(tensors []int, infos []Info) bool {
 	return false
 }
 
-// withFormat adds what loaders ask for: without "format" transformers refuses a file.
+// withFormat adds what loaders ask for: without "format" transformers refuses a file. A format of our own, which is no model, keeps its
+// name.
 func withFormat(metadata map[string]string) map[string]string {
 	m := maps.Clone(metadata)
 	if m == nil {
 		m = map[string]string{}
 	}
-	m["format"] = "pt"
+	if !strings.HasPrefix(m["format"], "mergekit.") {
+		m["format"] = "pt"
+	}
 	return m
 }
 
