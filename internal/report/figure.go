@@ -3,7 +3,6 @@ package report
 import (
 	_ "embed" // the page's template
 	"fmt"
-	"html/template"
 	"image/color"
 	"io"
 	"math"
@@ -67,17 +66,30 @@ type Figure struct {
 type Table struct {
 	Title string
 	Note  string
-	Text  int // columns of text; the others are numbers. 0: 1
+	Text  int  // columns of text; the others are numbers. 0: 1, noText: none
+	Named bool // the first column names the rows
 	Head  []string
 	Rows  [][]string
 }
 
-// Findings is a page with figures and tables.
+// Section is a part of a page. What it has none of is left out.
+type Section struct {
+	Title  string
+	Note   string
+	Pairs  []Pair
+	Tables []Table
+	Heats  []Heat
+	Text   string // shown as it is: a recipe
+	Folded bool   // shown when the reader asks for it
+}
+
+// Findings is a page with figures, sections and tables, in this order.
 type Findings struct {
-	Title   string
-	Lead    string // what was found, in a sentence or two
-	Figures []Figure
-	Tables  []Table
+	Title    string
+	Lead     string // what was found, in a sentence or two
+	Figures  []Figure
+	Sections []Section
+	Tables   []Table
 	// Settings are how it was found.
 	Settings []Pair
 }
@@ -85,7 +97,7 @@ type Findings struct {
 //go:embed findings.html
 var findingsText string
 
-var findingsPage = template.Must(template.Must(template.New("style").Parse(styleText)).New("findings").Parse(findingsText))
+var findingsPage = parsed("findings", findingsText)
 
 // chart prepares a panel; lines are in its order.
 func (p *Panel) chart() (*chart, []line) {
@@ -121,11 +133,29 @@ func (f *Findings) Page(w io.Writer) error {
 		}
 		figures = append(figures, drawn)
 	}
-	var tables []*Table
-	for i := range f.Tables {
-		tables = append(tables, &f.Tables[i])
+	type section struct {
+		*Section
+		Tables []*Table
+		Maps   []*drawnHeat
 	}
-	return findingsPage.Execute(w, map[string]any{"Title": f.Title, "Lead": f.Lead, "Figures": figures, "Tables": tables, "Settings": f.Settings})
+	var sections []section
+	for i := range f.Sections {
+		s := section{Section: &f.Sections[i], Tables: pointers(f.Sections[i].Tables)}
+		for k := range s.Heats {
+			s.Maps = append(s.Maps, s.Heats[k].draw())
+		}
+		sections = append(sections, s)
+	}
+	return findingsPage.Execute(w, map[string]any{"Title": f.Title, "Lead": f.Lead, "Figures": figures, "Sections": sections, "Tables": pointers(f.Tables), "Settings": f.Settings})
+}
+
+// pointers makes tables what templates can ask whether a column has numbers.
+func pointers(tables []Table) []*Table {
+	list := make([]*Table, len(tables))
+	for i := range tables {
+		list[i] = &tables[i]
+	}
+	return list
 }
 
 // Sizes of a figure that stands alone.
@@ -233,7 +263,18 @@ func Over(n int) []float64 {
 	return x
 }
 
-func (t *Table) texts() int { return max(t.Text, 1) }
+// noText is Table.Text where all columns are numbers.
+const noText = -1
+
+func (t *Table) texts() int {
+	switch t.Text {
+	case 0:
+		return 1
+	case noText:
+		return 0
+	}
+	return t.Text
+}
 
 // Number reports whether a column has numbers.
 func (t *Table) Number(column int) bool { return column >= t.texts() }

@@ -27,10 +27,19 @@ type Pair struct{ Name, Value string }
 //go:embed style.html
 var styleText string
 
+//go:embed parts.html
+var partsText string
+
 //go:embed page.html
 var pageText string
 
-var page = template.Must(template.Must(template.New("style").Parse(styleText)).New("page").Parse(pageText))
+var page = parsed("page", pageText)
+
+// parsed is a page's template with the parts that pages share.
+func parsed(name, text string) *template.Template {
+	shared := template.Must(template.Must(template.New("style").Parse(styleText)).New("parts").Parse(partsText))
+	return template.Must(shared.New(name).Parse(text))
+}
 
 // evalRows bounds the table of evaluations.
 const evalRows = 200
@@ -41,15 +50,13 @@ func Training(w io.Writer, run Run) error {
 	if err != nil {
 		return err
 	}
-	evals := evaluations(run.Rows)
-	more := max(0, len(evals)-evalRows)
 	return page.Execute(w, map[string]any{
+		"Title":    run.Name + " – training run",
 		"Name":     run.Name,
 		"Charts":   charts,
 		"Summary":  append(told(run.Rows), run.Summary...),
 		"Settings": run.Settings,
-		"Evals":    evals[more:],
-		"More":     more,
+		"Evals":    evaluations(run.Rows),
 	})
 }
 
@@ -136,26 +143,28 @@ func last(rows []Row, name string) (float64, bool) {
 	return s[len(s)-1].y, true
 }
 
-// evaluation is a line of the table of evaluations.
-type evaluation struct{ Step, Loss, Perplexity, Accuracy string }
-
-func evaluations(rows []Row) []evaluation {
-	var list []evaluation
+// evaluations is the table of what was measured on held-out rows.
+func evaluations(rows []Row) *Table {
+	t := &Table{Head: []string{"Step", "Loss", "Perplexity", "Token accuracy"}, Text: noText}
 	for _, r := range rows {
 		loss, ok := r.Values["eval_loss"]
 		if !ok {
 			continue
 		}
-		e := evaluation{strconv.Itoa(r.Step), short(loss), "", ""}
+		row := []string{strconv.Itoa(r.Step), short(loss), "", ""}
 		if v, ok := r.Values["eval_ppl"]; ok {
-			e.Perplexity = short(v)
+			row[2] = short(v)
 		}
 		if v, ok := r.Values["eval_tok_acc"]; ok {
-			e.Accuracy = fmt.Sprintf("%.1f%%", 100*v)
+			row[3] = fmt.Sprintf("%.1f%%", 100*v)
 		}
-		list = append(list, e)
+		t.Rows = append(t.Rows, row)
 	}
-	return list
+	if more := len(t.Rows) - evalRows; more > 0 {
+		t.Note = fmt.Sprintf("The last ones; %d earlier ones are in metrics.jsonl.", more)
+		t.Rows = t.Rows[more:]
+	}
+	return t
 }
 
 // short writes a number with four digits that count.
