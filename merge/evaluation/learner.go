@@ -72,9 +72,12 @@ func (l *Learner) Gradient(ctx context.Context, rows []int, objective model.Obje
 // Visit shows the last gradient tensor by tensor. The slice is the receiver's until it returns.
 func (l *Learner) Visit(see func(name string, g []float32) error) error { return l.trainee.visit(see) }
 
-// Score measures the model as it stands on all rows, without another model on the device.
+// Outcomes measures the model as it stands on all rows, without another model on the device.
+func (l *Learner) Outcomes(ctx context.Context) (*Outcomes, error) { return l.judge.measure(ctx, l.trainee) }
+
+// Score sums up what Outcomes measures.
 func (l *Learner) Score(ctx context.Context) (*Score, error) {
-	o, err := l.judge.measure(ctx, l.trainee)
+	o, err := l.Outcomes(ctx)
 	if err != nil {
 		return nil, err
 	}
