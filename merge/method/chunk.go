@@ -29,6 +29,9 @@ type Chunk struct {
 	slots   []Slot
 	nodes   map[string]*Node
 	results []Result
+
+	emitted *Node             // what Emit got
+	left    func(i int) *Node // what is left of a task vector, where the method tells (reportTaskVectors); for Task.Survey
 }
 
 // dimensions returns the chunk's shape with the given dtype.
@@ -184,6 +187,7 @@ func (c *Chunk) mask(x *Node) *Node {
 
 // Emit makes y the output tensor's chunk.
 func (c *Chunk) Emit(y *Node) {
+	c.emitted = y
 	out := y
 	if y.DType() != c.out {
 		out = ConvertDType(y, c.out)

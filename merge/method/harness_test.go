@@ -39,10 +39,17 @@ type merging struct {
 	chunk   int64 // elements; 0: 4096, so that most tests have several
 	threads int
 	seed    uint64
+	survey  bool
+	backend string // "": go
 }
 
 func (m merging) try() ([]float32, *method.Task, error) {
 	b, err := ours()
+	if m.backend != "" {
+		if b, _, err = backend.Open(m.backend); err == nil {
+			defer b.Finalize()
+		}
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -65,7 +72,7 @@ func (m merging) try() ([]float32, *method.Task, error) {
 		inputs = append(inputs, in)
 	}
 	task := method.Task{Name: "model.layers.0.mlp.up_proj.weight", Shape: m.shape, Seed: m.seed}
-	out, done, err := stream.MergeTensors(context.Background(), b, stream.Options{Threads: m.threads, ChunkElem: m.chunk}, m.method, task, m.base, inputs, m.shared, tensors.F32)
+	out, done, err := stream.MergeTensors(context.Background(), b, stream.Options{Threads: m.threads, ChunkElem: m.chunk, Survey: m.survey}, m.method, task, m.base, inputs, m.shared, tensors.F32)
 	if err != nil {
 		return nil, nil, err
 	}

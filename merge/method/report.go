@@ -16,6 +16,9 @@ func (c *Chunk) reportTaskVectors(left func(i int) *Node) {
 	if left == nil {
 		left = c.Delta
 	}
+	c.left = func(i int) *Node {
+		return c.memo(fmt.Sprintf("left over %d", i), func() *Node { return left(i) })
+	}
 	others := c.Others()
 	var some, twice, up, down *Node
 	either := func(a, b *Node) *Node {
@@ -25,7 +28,7 @@ func (c *Chunk) reportTaskVectors(left func(i int) *Node) {
 		return LogicalOr(a, b)
 	}
 	for _, i := range others {
-		rest := left(i)
+		rest := c.left(i)
 		here := c.NonZero(rest)
 		c.Report(fmt.Sprintf("nonzero.%d", i), c.NonZero(c.Delta(i)))
 		c.Report(fmt.Sprintf("survived.%d", i), here)

@@ -53,6 +53,8 @@ type Task struct {
 
 	// Reported sums what emitting kernels report about the merge (Chunk.Report), by name.
 	Reported map[string]float64
+	// Surveyed is what the last emitting kernel made, where the runner was asked for surveys.
+	Surveyed *Survey
 
 	Runner Runner
 }
@@ -70,8 +72,6 @@ type Runner interface {
 	Copy(t *Task, i int) error
 	// Sample returns count indices below n, drawn with replacement from the task's random stream.
 	Sample(t *Task, count int, n int64) ([]int64, error)
-}
-
 
 	// The rest is for methods that need a tensor as a whole and say how much they hold (Method.Memory).
 
@@ -81,6 +81,8 @@ type Runner interface {
 	Difference(t *Task, i, j int) ([]float32, error)
 	// Write makes x, one value for each element, the output.
 	Write(t *Task, x []float32) error
+}
+
 // Run executes a kernel over the whole tensor.
 func (t *Task) Run(k *Kernel, v Values) (*Stats, error) { return t.Runner.Run(t, k, v) }
 
@@ -92,8 +94,6 @@ func (t *Task) RunChunk(k *Kernel, v Values, chunk int) (*Stats, error) {
 // Copy writes input i unchanged as the output.
 func (t *Task) Copy(i int) error { return t.Runner.Copy(t, i) }
 
-// Work is the dtype that graphs compute in: Float64 for float64 tensors, else Float32.
-func (t *Task) Work() dtypes.DType {
 // Read returns input i whole, as float32.
 func (t *Task) Read(i int) ([]float32, error) { return t.Runner.Read(t, i) }
 
@@ -103,6 +103,8 @@ func (t *Task) Difference(i, j int) ([]float32, error) { return t.Runner.Differe
 // Write makes x the output.
 func (t *Task) Write(x []float32) error { return t.Runner.Write(t, x) }
 
+// Work is the dtype that graphs compute in: Float64 for float64 tensors, else Float32.
+func (t *Task) Work() dtypes.DType {
 	if t.D == dtypes.Float64 {
 		return dtypes.Float64
 	}

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"github.com/gomlx/compute"
@@ -216,4 +217,9 @@ func viewOf[T any](b []byte) []T {
 	}
 	var t T
 	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), len(b)/int(unsafe.Sizeof(t)))
+}
+
+// emits tells whether the kernel makes the output.
+func (c *call) emits() bool {
+	return slices.ContainsFunc(c.program.Results, func(r method.Result) bool { return r.Kind == method.ResultEmit })
 }

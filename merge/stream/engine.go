@@ -45,6 +45,8 @@ type Options struct {
 	Window    int              // jobs in flight; 0: chosen from Threads
 	MaxMemory int64            // bytes of anonymous memory to stay under; 0: no bound
 	Inputs    int              // most inputs that a job has; with MaxMemory only
+	Whole     int64            // most bytes that a job's method holds beside (method.Method.Holds); with MaxMemory only
+	Survey    bool             // measure what emitting kernels make (method.Task.Surveyed); costs another pass or more
 }
 
 // Engine runs jobs on one backend. It may run several lists of jobs, one after the other; compiled kernels stay.
@@ -95,9 +97,9 @@ func NewEngine(b compute.Backend, o Options) (*Engine, error) {
 	if e.threads <= 0 {
 		e.threads = runtime.GOMAXPROCS(0)
 	}
+	e.workers = e.threads
 	switch {
 	case e.inPlace:
-	e.workers = e.threads
 		e.chunk = inPlaceChunk
 	case e.device:
 		e.chunk = deviceChunk
@@ -212,9 +214,9 @@ func (e *Engine) Run(ctx context.Context, jobs []*Job) error {
 		window = 2*e.threads + 2
 	}
 	slots := make(chan struct{}, window)
+	room := e.newRoom(jobs)
 	var running sync.WaitGroup
 	for i, job := range jobs {
-	room := e.newRoom(jobs)
 		if job.Done {
 			continue
 		}
@@ -237,9 +239,9 @@ func (e *Engine) Run(ctx context.Context, jobs []*Job) error {
 		go func() {
 			defer running.Done()
 			defer func() { <-slots }()
+			defer leave()
 			if err := e.runJob(s, job, feeder); err != nil {
 				cancel(err)
-			defer leave()
 			}
 		}()
 	}

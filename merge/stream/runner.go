@@ -106,6 +106,11 @@ func (r *runner) run(t *method.Task, k *method.Kernel, v method.Values, g geomet
 	if err != nil {
 		return nil, err
 	}
+	if r.engine.opts.Survey && from == 0 && to == g.units && call.emits() {
+		if t.Surveyed, err = t.Survey(k, v); err != nil {
+			return nil, err
+		}
+	}
 	return f.stats, nil
 }
 
