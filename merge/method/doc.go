@@ -17,6 +17,9 @@
 // With Native arithmetic each operation of Chunk (Add, Mul, ...) rounds its result to the storage dtype, as PyTorch does
 // op by op, which reproduces published bfloat16 merges bit for bit.
 //
-// The package imports GoMLX and nothing of this module: how chunks are read, where graphs run and how outputs are written
+// Spectral methods need a tensor as a matrix: Task.Difference hands it over whole, internal/linalg factorises it, and the result goes
+// back into a kernel as a stream. Such a method says how much it holds (Method.Memory), and the engine runs as many at once as fit.
+//
+// The package imports GoMLX, internal/linalg, and nothing else of this module: how chunks are read, where graphs run and how outputs are written
 // is merge/stream's business.
 package method
