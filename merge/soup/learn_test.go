@@ -1,0 +1,454 @@
+package soup_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+	. "github.com/gomlx/gomlx/core/graph"
+	gt "github.com/gomlx/gomlx/core/tensors"
+
+	"github.com/mergekit/mergekit/internal/backend"
+	"github.com/mergekit/mergekit/merge/align"
+	"github.com/mergekit/mergekit/merge/calibration"
+	"github.com/mergekit/mergekit/merge/evaluation"
+	"github.com/mergekit/mergekit/merge/soup"
+	"github.com/mergekit/mergekit/model"
+	"github.com/mergekit/mergekit/tensors"
+)
+
+func goBackend(t *testing.T) compute.Backend {
+	t.Helper()
+	b, _, err := backend.OpenModel("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Finalize)
+	return b
+}
+
+const network = `{"model_type": "mlp", "input_shape": [4], "layers": [{"type": "linear", "name": "first", "out": 6}, {"type": "tanh"}, {"type": "linear", "name": "last", "out": 3}]}`
+
+// networks are k fine-tunes of a network of noise.
+func networks(t *testing.T, k int, size float32) *soup.Set {
+	t.Helper()
+	d, err := model.DescribePlain([]byte(network))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newNoise(7)
+	var list []soup.Ingredient
+	var infos []tensors.Info
+	base := map[string][]float32{}
+	for _, s := range d.Tensors() {
+		info := tensors.Info{Name: s.Name, DType: tensors.F32, Shape: s.Shape}
+		infos, base[s.Name] = append(infos, info), r.vector(int(info.Elems()))
+	}
+	for i := range k {
+		values := map[string]model.Tensor{}
+		for _, info := range infos {
+			x := slices.Clone(base[info.Name])
+			for e, d := range r.vector(len(x)) {
+				x[e] += size * d
+			}
+			values[info.Name] = model.Tensor{Shape: info.Shape, Data: x}
+		}
+		list = append(list, soup.Ingredient{Name: fmt.Sprint("tune", i), Weights: align.OfTensors(values)})
+	}
+	s, err := soup.NewSet(list, infos)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// rows writes a CSV file of examples.
+func rows(t *testing.T, n int) (path string, x []float32, classes []int) {
+	t.Helper()
+	r := newNoise(3)
+	var b strings.Builder
+	for range n {
+		v := r.vector(4)
+		c := 0
+		switch {
+		case v[0] > 0.2:
+			c = 1
+		case v[1]+v[2] > 0:
+			c = 2
+		}
+		for _, f := range v {
+			fmt.Fprintf(&b, "%v,", f)
+		}
+		fmt.Fprintln(&b, c)
+		x, classes = append(x, v...), append(classes, c)
+	}
+	path = filepath.Join(t.TempDir(), "rows.csv")
+	if err := os.WriteFile(path, []byte(b.String()), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return path, x, classes
+}
+
+func learner(t *testing.T, config, dir, file string, s *soup.Set) (*evaluation.Judge, soup.Learner) {
+	t.Helper()
+	j, err := evaluation.Open(context.Background(), []byte(config), dir, evaluation.Options{Data: calibration.Options{Files: []string{file}, Batch: 8}, Backend: goBackend(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := j.Learner(context.Background(), s.List[0].Weights, func(string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	t.Cleanup(j.Release)
+	return j, soup.Of(l)
+}
+
+// all are the numbers of rows.
+func all(n int) []int {
+	list := make([]int, n)
+	for i := range list {
+		list[i] = i
+	}
+	return list
+}
+
+// TestGradientOfMix compares the gradient by mixing weights, computed from inner products with the gradient of one model, with what
+// GoMLX finds by going back through the mix itself, softmax and all.
+func TestGradientOfMix(t *testing.T) {
+	const k, n = 5, 40
+	s := networks(t, k, 0.3)
+	file, x, classes := rows(t, n)
+	_, l := learner(t, network, "", file, s)
+	for _, granularity := range []string{soup.ByModel, soup.ByLayer, soup.ByTensor} {
+		groups := soup.GroupTensors(s, granularity)
+		b := &soup.Blend{Set: s, Groups: groups, Form: soup.Softmax{}}
+		r := newNoise(11)
+		var flat []float64
+		for range groups.Names {
+			one := make([]float64, k)
+			for i, v := range r.vector(k) {
+				one[i] = float64(v)
+			}
+			b.N, flat = append(b.N, one), append(flat, one...)
+		}
+		const temperature = 0.7
+		l.Temper(temperature)
+		got, gradient, err := b.Gradient(context.Background(), l, all(n), model.ObjectiveLoss)
+		if err != nil {
+			t.Fatal(err)
+		}
+		loss, want := throughMix(t, s, granularity, flat, len(groups.Names), x, classes, temperature)
+		if math.Abs(got.MeanLoss()-loss) > 1e-5*loss {
+			t.Errorf("%s: loss %v, through the mix %v", granularity, got.MeanLoss(), loss)
+		}
+		largest := 0.0
+		for _, w := range want {
+			largest = max(largest, math.Abs(w))
+		}
+		for g := range gradient {
+			for i, d := range gradient[g] {
+				if math.Abs(d-want[g*k+i]) > 1e-5*largest {
+					t.Errorf("%s: group %d, ingredient %d: %v, through the mix %v", granularity, g, i, d, want[g*k+i])
+				}
+			}
+		}
+	}
+}
+
+// throughMix differentiates the loss of the mixed network by the numbers in one graph, in float64.
+func throughMix(t *testing.T, s *soup.Set, granularity string, numbers []float64, groups int, x []float32, classes []int, temperature float64) (loss float64, gradient []float64) {
+	t.Helper()
+	k := len(s.List)
+	at := map[string]int{"first.weight": 0, "first.bias": 0, "last.weight": 0, "last.bias": 0}
+	switch granularity {
+	case soup.ByLayer:
+		at["last.weight"], at["last.bias"] = 1, 1
+	case soup.ByTensor:
+		for i, info := range s.Tensors {
+			at[info.Name] = i
+		}
+	}
+	args := []any{gt.FromFlatDataAndDimensions(numbers, groups, k)}
+	var names []string
+	for _, info := range s.Tensors {
+		var stack []float64
+		for _, one := range s.List {
+			v, err := one.Weights.Read(info.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range v {
+				stack = append(stack, float64(f))
+			}
+		}
+		names = append(names, info.Name)
+		args = append(args, gt.FromFlatDataAndDimensions(stack, append([]int{k}, info.Shape...)...))
+	}
+	wide := make([]float64, len(x))
+	for i, v := range x {
+		wide[i] = float64(v)
+	}
+	labels := make([]int32, len(classes))
+	for i, c := range classes {
+		labels[i] = int32(c)
+	}
+	args = append(args, gt.FromFlatDataAndDimensions(wide, len(classes), 4), gt.FromFlatDataAndDimensions(labels, len(classes)))
+	e, err := NewExec(goBackend(t), func(in []*Node) []*Node {
+		shares := Softmax(in[0], 1)
+		w := map[string]*Node{}
+		for i, name := range names {
+			share := Reshape(SliceAxis(shares, 0, AxisElem(at[name])), k)
+			w[name] = DotGeneral(share, []int{0}, nil, in[1+i], []int{0}, nil)
+		}
+		h := Tanh(Add(DotGeneral(in[len(in)-2], []int{1}, nil, w["first.weight"], []int{1}, nil), InsertAxes(w["first.bias"], 0)))
+		z := Add(DotGeneral(h, []int{1}, nil, w["last.weight"], []int{1}, nil), InsertAxes(w["last.bias"], 0))
+		z = DivScalar(z, temperature)
+		logs := Sub(z, InsertAxes(Log(ReduceSum(Exp(z), 1)), -1))
+		loss := Neg(ReduceAllMean(ReduceSum(Mul(logs, OneHot(in[len(in)-1], 3, dtypes.Float64)), 1)))
+		return append([]*Node{loss}, Gradient(loss, in[0])...)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Finalize()
+	out, err := e.Call(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := gt.CopyFlatData[float64](out[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gradient, err = gt.CopyFlatData[float64](out[1]); err != nil {
+		t.Fatal(err)
+	}
+	return l[0], gradient
+}
+
+// llamas are fine-tunes of the golden decoder, with rows of tokens.
+func llamas(t *testing.T, k int) (s *soup.Set, config, dir, file string) {
+	t.Helper()
+	dir = "../../testdata/golden/forward/llama"
+	raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := tensors.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	r := newNoise(5)
+	w := align.OfCheckpoint(c)
+	var list []soup.Ingredient
+	var infos []tensors.Info
+	for i := range k {
+		values := map[string]model.Tensor{}
+		for _, name := range w.Names() {
+			info, _ := w.Lookup(name)
+			x, err := w.Read(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var sum float64
+			for _, v := range x {
+				sum += float64(v) * float64(v)
+			}
+			size := float32(0.3 * math.Sqrt(sum/float64(len(x))))
+			for e, d := range r.vector(len(x)) {
+				x[e] += size * d
+			}
+			values[name] = model.Tensor{Shape: info.Shape, Data: x}
+			if i == 0 {
+				infos = append(infos, tensors.Info{Name: name, DType: tensors.F32, Shape: info.Shape})
+			}
+		}
+		list = append(list, soup.Ingredient{Name: fmt.Sprint("tune", i), Weights: align.OfTensors(values)})
+	}
+	if s, err = soup.NewSet(list, infos); err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(t.TempDir(), "rows.jsonl")
+	text := ""
+	for i := range 9 {
+		ids := []int{1, 5 + i, 3, 7, 2*i + 1, 9, 4, 8 + i, 6}[:4+i%5]
+		text += strings.ReplaceAll(fmt.Sprintf(`{"input_ids": %v}`+"\n", ids), " ", ",")
+	}
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, ":,", ": ")), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return s, string(raw), dir, file
+}
+
+// TestGradientByDifference compares gradients by the numbers with differences, for a decoder and a network, the loss and the entropy,
+// soups and task vectors.
+func TestGradientByDifference(t *testing.T) {
+	type bed struct {
+		s *soup.Set
+		l soup.Learner
+		n int
+	}
+	plain := networks(t, 4, 0.5)
+	file, _, _ := rows(t, 30)
+	_, pl := learner(t, network, "", file, plain)
+	deep, config, dir, file := llamas(t, 3)
+	_, dl := learner(t, config, dir, file, deep)
+	for name, bed := range map[string]bed{"network": {plain, pl, 30}, "decoder": {deep, dl, 9}} {
+		k := len(bed.s.List)
+		for form, f := range map[string]soup.Form{"softmax": soup.Softmax{}, "task vectors": soup.TaskVectors{}} {
+			for _, objective := range []model.Objective{model.ObjectiveLoss, model.ObjectiveEntropy} {
+				groups := soup.GroupTensors(bed.s, soup.ByLayer)
+				b := &soup.Blend{Set: bed.s, Groups: groups, Form: f}
+				r := newNoise(2)
+				width := k
+				if form == "task vectors" {
+					width--
+				}
+				for range groups.Names {
+					one := make([]float64, width)
+					for i, v := range r.vector(width) {
+						one[i] = 0.3 + 0.2*float64(v)
+					}
+					b.N = append(b.N, one)
+				}
+				value := func() (float64, soup.Numbers) {
+					res, g, err := b.Gradient(context.Background(), bed.l, all(bed.n), objective)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return res.Loss / res.Weight, g
+				}
+				_, gradient := value()
+				norm := 0.0
+				for g := range gradient {
+					for _, d := range gradient[g] {
+						norm += d * d
+					}
+				}
+				norm = math.Sqrt(norm)
+				if norm == 0 {
+					t.Fatalf("%s, %s, %v: no gradient", name, form, objective)
+				}
+				start := b.N
+				side := func(step float64) float64 {
+					b.N = nil
+					for g := range start {
+						one := slices.Clone(start[g])
+						for i := range one {
+							one[i] += step * gradient[g][i] / norm
+						}
+						b.N = append(b.N, one)
+					}
+					v, _ := value()
+					return v
+				}
+				const step = 0.02
+				slope := (side(step) - side(-step)) / (2 * step)
+				if math.Abs(slope-norm) > 5e-3*norm+1e-5 {
+					t.Errorf("%s, %s, %v: slope %v, gradient %v", name, form, objective, slope, norm)
+				}
+			}
+		}
+	}
+}
+
+// TestLearn: learning makes the held-out loss less, keeps the best epoch, goes on where it was stopped, and does the same every time.
+func TestLearn(t *testing.T) {
+	ctx := context.Background()
+	const n = 60
+	s := networks(t, 5, 0.8)
+	file, _, _ := rows(t, n)
+	_, l := learner(t, network, "", file, s)
+	groups := soup.GroupTensors(s, soup.ByLayer)
+	o := soup.LearnOptions{Rate: 0.1, Epochs: 6, Batch: 16, Rows: n, Temperature: true}
+	run := func(o soup.LearnOptions) (*soup.Learned, error) {
+		b := &soup.Blend{Set: s, Groups: groups, Form: soup.Softmax{}, N: soup.NewNumbers(len(groups.Names), len(s.List), 0)}
+		return b.Learn(ctx, l, o)
+	}
+	want, err := run(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, taken := want.Epochs[0], want.Epochs[want.Taken]
+	if len(want.Epochs) != 7 || !(taken.Score.Value >= first.Score.Value) || !(want.Epochs[6].Calibrated < first.Calibrated) {
+		t.Errorf("epochs %s", text(t, want.Epochs))
+	}
+	if first.Temperature == 1 || !(first.Calibrated <= first.Score.Loss) {
+		t.Errorf("no temperature: %s", text(t, first))
+	}
+	sum := 0.0
+	for _, w := range want.Mean {
+		sum += w.Weight
+	}
+	if math.Abs(sum-1) > 1e-9 {
+		t.Errorf("shares add up to %v", sum)
+	}
+	var kept soup.State
+	interrupted := fmt.Errorf("stopped")
+	stop := o
+	stop.Keep = func(s *soup.State) error {
+		if kept = s.Clone(); len(s.Epochs) == 4 {
+			return interrupted
+		}
+		return nil
+	}
+	if _, err := run(stop); err != interrupted {
+		t.Fatal(err)
+	}
+	again := o
+	again.Kept = func() *soup.State { return &kept }
+	got, err := run(again)
+	if err != nil || text(t, got) != text(t, want) || text(t, got.Best) != text(t, want.Best) {
+		t.Errorf("%s, in one run %s, %v", text(t, got), text(t, want), err)
+	}
+}
+
+// TestDescend: AdaMerging's entropy falls, numbers stay between 0 and 1, and labels are not looked at.
+func TestDescend(t *testing.T) {
+	const n = 60
+	s := networks(t, 4, 1)
+	file, _, _ := rows(t, n)
+	_, l := learner(t, network, "", file, s)
+	groups := soup.GroupTensors(s, soup.ByModel)
+	b := &soup.Blend{Set: s, Groups: groups, Form: soup.TaskVectors{Unit: true}, N: soup.NewNumbers(1, 3, 0.3)}
+	r, err := b.Descend(context.Background(), l, 200, model.ObjectiveEntropy, soup.LearnOptions{Rate: 0.02, Batch: 20, Rows: n})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := r.Values; len(v) != 8 || !(v[7].Mean < 0.9*v[0].Mean) {
+		t.Errorf("entropies %+v", v)
+	}
+	for _, x := range r.Best[0] {
+		if x < 0 || x > 1 {
+			t.Errorf("numbers %v", r.Best)
+		}
+	}
+}
+
+// TestGroups: blocks by their numbers, modules outside of them.
+func TestGroups(t *testing.T) {
+	s := &soup.Set{}
+	for _, n := range []string{"model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.weight", "model.layers.10.mlp.up_proj.weight", "model.norm.weight", "lm_head.weight", "fc.weight", "fc.bias", "scale"} {
+		s.Tensors = append(s.Tensors, tensors.Info{Name: n})
+	}
+	want := map[string][]string{
+		soup.ByModel: {"all"},
+		soup.ByLayer: {"model.embed_tokens", "model.layers.0", "model.layers.10", "model.norm", "lm_head", "fc", "scale"},
+	}
+	for g, names := range want {
+		if got := soup.GroupTensors(s, g).Names; !slices.Equal(got, names) {
+			t.Errorf("%s: %q", g, got)
+		}
+	}
+	if got := soup.GroupTensors(s, soup.ByTensor).Names; len(got) != len(s.Tensors) {
+		t.Errorf("by tensor: %q", got)
+	}
+}
