@@ -13,11 +13,13 @@ type Config struct {
 	Model Model `yaml:"model"`
 	// Method is what is learnt from: sft (answers of examples) or cpt (continued pre-training on plain text).
 	Method string `yaml:"method"`
-	// Tune is which weights learn: lora (low-rank adapters), dora (lora with a learnt magnitude per output), full (all) or head (the
-	// output layer alone).
-	Tune string `yaml:"tune" oneof:"lora|dora|full|head"`
-	// LoRA describes the adapters; it has no effect with tune full and head.
+	// Tune is which weights learn: lora (low-rank adapters), dora (lora with a learnt magnitude per output), full (all), head (the
+	// output layer alone) or sparse (a few entries of all tensors, chosen by what full tuning changes most).
+	Tune string `yaml:"tune" oneof:"lora|dora|full|head|sparse"`
+	// LoRA describes the adapters; it has no effect with tune full, head and sparse.
 	LoRA LoRA `yaml:"lora"`
+	// Sparse describes a sparse fine-tune; it has no effect with another tune.
+	Sparse Sparse `yaml:"sparse"`
 	// Data is the rows and what becomes of them.
 	Data Data `yaml:"data"`
 	// Optim is the optimizer.
@@ -125,6 +127,44 @@ type RankRule struct {
 type AlphaRule struct {
 	Module string // regular expression for the name or an end of it that begins after a dot
 	Alpha  float64
+}
+
+// Sparse is how tune: sparse chooses the entries that learn, as LT-SFT does (Ansell et al., 2022, "Composable sparse fine-tuning for
+// cross-lingual transfer"): everything is tuned, the entries that moved most are kept, all goes back to the start, and those alone are
+// tuned again.
+type Sparse struct {
+	// Count is how many entries the result changes, exactly; null for a share.
+	Count int `yaml:"count,null"`
+	// Share is the same as a share of the entries that may change. It is 0.0 where count is given.
+	Share float64 `yaml:"share"`
+	// Rounds is how often both phases are gone through; each adds its part of the entries.
+	Rounds int `yaml:"rounds"`
+	// Full is the first phase, in which everything learns.
+	Full SparsePhase `yaml:"full"`
+	// Masked is the second phase, in which the chosen entries learn.
+	Masked SparsePhase `yaml:"masked"`
+	// Norms says what becomes of normalisation layers: frozen, sparse (entries are chosen from them too) or whole (all of them learn,
+	// and are stored whole).
+	Norms string `yaml:"norms" oneof:"frozen|sparse|whole"`
+	// Embeddings says the same of the tables in front of the first block, and of a head that is the same matrix.
+	Embeddings string `yaml:"embeddings" oneof:"frozen|sparse|whole"`
+	// Head says the same of the output layer; auto is whole for one that tells classes, and frozen for one that tells tokens.
+	Head string `yaml:"head" oneof:"auto|frozen|sparse|whole"`
+	// ExcludeModules stay frozen: a list of names or ends of names, or one regular expression for whole names.
+	ExcludeModules Modules `yaml:"exclude_modules"`
+	// OnTopOf are sparse files that are added to the base before the start, such as a language's below a task; null for none.
+	OnTopOf []string `yaml:"on_top_of,null"`
+}
+
+// SparsePhase is one of the two phases of a sparse fine-tune.
+type SparsePhase struct {
+	// Epochs over the train rows; null for those of train, if max_steps is null too.
+	Epochs float64 `yaml:"epochs,null"`
+	// MaxSteps, if given, counts in place of epochs.
+	MaxSteps int `yaml:"max_steps,null"`
+	// Reg pulls what learns to the start: it times the sum of the distances, over the number of parameters of the model, is added to the
+	// loss.
+	Reg float64 `yaml:"reg"`
 }
 
 // Data is the rows and what becomes of them.

@@ -17,6 +17,9 @@ func Defaults(method, tune string) *Config {
 		Tune:    tune,
 		LoRA: LoRA{R: 16, Alpha: 32, TargetModules: Modules{AllLinear: true}, Bias: "none", Init: "default", Tie: "refuse",
 			UseDoRA: tune == "dora"},
+		// The share of a task's and the pull are those of the paper's runs (8 % of multilingual BERT, 0.1), as are norms that stay.
+		Sparse: Sparse{Share: 0.08, Rounds: 1, Full: SparsePhase{Reg: 0.1}, Masked: SparsePhase{Reg: 0.1}, Norms: "frozen",
+			Embeddings: "sparse", Head: "auto"},
 		Data: Data{TrainOn: "auto", MaxLength: 2048, Truncation: "keep_start", Packing: "auto", Shuffle: true, OnBadRow: "error"},
 		// The loss of LoRA wants about ten times the learning rate of full tuning, and no decay: its matrices start at zero.
 		Optim: Optim{Name: "adamw", LR: 2e-4, Betas: [2]float64{0.9, 0.999}, Eps: 1e-8, Clip: 1, LoRAPlusRatio: 1},
@@ -34,6 +37,8 @@ func Defaults(method, tune string) *Config {
 		c.Optim.LR, c.Optim.WeightDecay = 1e-5, 0.01
 	case "head":
 		c.Optim.LR = 1e-3
+	case "sparse":
+		c.Optim.LR = 5e-5
 	}
 	if m := methodNamed(method); m != nil && m.Defaults != nil {
 		m.Defaults(c)

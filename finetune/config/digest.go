@@ -65,8 +65,12 @@ func (c *Config) consequential() []Entry {
 		for _, p := range inconsequential {
 			skip = skip || e.Key == p || strings.HasPrefix(e.Key, p+".")
 		}
-		if c.Eval.EarlyStopping.Patience > 0 && strings.HasPrefix(e.Key, "eval.") {
+		// With tune: sparse, the best checkpoint of the first phase is what the mask is made from.
+		if (c.Eval.EarlyStopping.Patience > 0 || c.Tune == "sparse") && strings.HasPrefix(e.Key, "eval.") {
 			skip = false
+		}
+		if c.Tune != "sparse" && strings.HasPrefix(e.Key, "sparse.") { // so that runs of versions without these keys can be resumed
+			skip = true
 		}
 		if !skip {
 			list = append(list, e)

@@ -124,6 +124,9 @@ func (d *decoder) settle(c *Config) {
 	case c.Tune == "lora" && c.LoRA.UseDoRA:
 		c.Tune = "dora"
 	}
+	if given("sparse.count") && !given("sparse.share") {
+		c.Sparse.Share = 0
+	}
 	if given("schedule.warmup_steps") {
 		c.Schedule.WarmupRatio = 0 // else a warm-up of 0 steps would be none given
 	}

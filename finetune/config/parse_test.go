@@ -179,7 +179,7 @@ func TestErrors(t *testing.T) {
 		{"lr: 1", nil, `run.yml:3:1: unknown key "lr"; write it as optim.lr`},
 		{"optim: {beta: [1]}", nil, `run.yml:3:9: unknown key "beta" in optim; did you mean "betas"?`},
 		{"learning_rate: 1", nil, `run.yml:3:1: unknown key "learning_rate"; write it as optim.lr`},
-		{"zzz: 1", nil, `run.yml:3:1: unknown key "zzz"; it has version, run, model, method, tune, lora, data, optim, schedule, train, method_args, reference, eval, save and log`},
+		{"zzz: 1", nil, `run.yml:3:1: unknown key "zzz"; it has version, run, model, method, tune, lora, sparse, data, optim, schedule, train, method_args, reference, eval, save and log`},
 		{"optim: {lr: fast}", nil, `run.yml:3:13: optim.lr must be a number; here is the text "fast"`},
 		{"optim: {lr: [1]}", nil, `run.yml:3:13: optim.lr must be a single value; here is a list`},
 		{"optim: {lr: .inf}", nil, `run.yml:3:13: optim.lr must be finite; here is .inf`},

@@ -29,6 +29,7 @@ func (d *decoder) validate(c *Config) {
 		d.fault("model.base", "missing; give the directory of the checkpoint to tune")
 	}
 	d.lora(&c.LoRA)
+	d.sparse(&c.Sparse)
 	d.data(&c.Data)
 	d.optim(&c.Optim)
 	d.schedule(&c.Schedule)
@@ -92,6 +93,33 @@ func (d *decoder) lora(l *LoRA) {
 		at := fmt.Sprintf("lora.layers_to_transform[%d]", i)
 		d.between(at, n, 0, maxLayers)
 		d.require(!slices.Contains(l.LayersToTransform[:i], n), at, "layer %d stands twice; remove one", n)
+	}
+}
+
+func (d *decoder) sparse(s *Sparse) {
+	_, counted := d.where["sparse.count"]
+	switch {
+	case counted:
+		d.require(s.Count >= 1, "sparse.count", "must be 1 or more, or null; here is %d", s.Count)
+		d.require(s.Share == 0, "sparse.share", "sparse.count says how many entries learn already; keep one of the two")
+	default:
+		d.require(s.Share > 0 && s.Share <= 1, "sparse.share", "must be above 0 and at most 1; here is %v", s.Share)
+	}
+	d.between("sparse.rounds", s.Rounds, 1, 1000)
+	d.require(s.Count == 0 || s.Rounds <= s.Count, "sparse.rounds", "every round adds an entry at least, and sparse.count is %d; here is %d", s.Count, s.Rounds)
+	for _, p := range []struct {
+		at    string
+		phase *SparsePhase
+	}{{"sparse.full", &s.Full}, {"sparse.masked", &s.Masked}} {
+		if _, given := d.where[p.at+".epochs"]; given {
+			d.require(p.phase.Epochs > 0 && p.phase.Epochs <= 1e6, p.at+".epochs", "must be above 0 and at most a million, or null; here is %v", p.phase.Epochs)
+		}
+		d.optional(p.at+".max_steps", p.phase.MaxSteps, maxSteps)
+		d.require(p.phase.Reg >= 0, p.at+".reg", "must not be below 0; here is %v", p.phase.Reg)
+	}
+	d.require(!s.ExcludeModules.AllLinear, "sparse.exclude_modules", "all-linear would leave hardly anything; give names")
+	for i, path := range s.OnTopOf {
+		d.require(path != "", fmt.Sprintf("sparse.on_top_of[%d]", i), "is empty; give the path of a sparse file")
 	}
 }
 
@@ -185,6 +213,9 @@ func (d *decoder) resolvePaths(c *Config, folder string) {
 	}
 	resolve("model.base", &c.Model.Base)
 	resolve("model.adapter_in", &c.Model.AdapterIn)
+	for i := range c.Sparse.OnTopOf {
+		resolve(fmt.Sprintf("sparse.on_top_of[%d]", i), &c.Sparse.OnTopOf[i])
+	}
 	for i := range c.Data.Train {
 		resolve(fmt.Sprintf("data.train[%d].path", i), &c.Data.Train[i].Path)
 	}

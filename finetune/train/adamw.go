@@ -1,6 +1,7 @@
 package train
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -37,6 +38,13 @@ type optimizer struct {
 	m     *model.Model
 	state []moments // for each of Model.Vectors
 	execs map[string]*Exec
+
+	// Of a sparse fine-tune: the values at the start, the entries that are chosen, whether those alone change now, and by how much
+	// each that changes is pulled to the start.
+	start   []*gt.Tensor
+	mask    []*gt.Tensor // bool
+	masking bool
+	pull    float64
 }
 
 func newOptimizer(m *model.Model, a AdamW) (*optimizer, error) {
@@ -74,19 +82,18 @@ func (s *moments) free() {
 	s.m, s.v = nil, nil
 }
 
-// squares is the sum of squares of a vector. Rows first: a long running sum in float32 would lose its tail.
-func squares(x *Node) *Node {
+// total is the sum of a vector. Rows first: a long running sum in float32 would lose its tail.
+func total(x *Node) *Node {
 	n := x.Shape().Size()
-	sq := Square(x)
 	const row = 1024
 	whole := n / row * row
 	sum := ScalarZero(x.Graph(), dtypes.Float32)
 	if whole > 0 {
-		rows := ReduceSum(Reshape(SliceAxis(sq, 0, AxisRange(0, whole)), whole/row, row), 1)
+		rows := ReduceSum(Reshape(SliceAxis(x, 0, AxisRange(0, whole)), whole/row, row), 1)
 		sum = ReduceAllSum(rows)
 	}
 	if whole < n {
-		sum = Add(sum, ReduceAllSum(SliceAxis(sq, 0, AxisRange(whole, n))))
+		sum = Add(sum, ReduceAllSum(SliceAxis(x, 0, AxisRange(whole, n))))
 	}
 	return sum
 }
@@ -111,35 +118,37 @@ func (o *optimizer) call(e *Exec, args ...any) ([]*gt.Tensor, error) {
 
 // norm returns the norm of all gradients, summed in float64 over the vectors.
 func (o *optimizer) norm(g *model.Gradients) (float64, error) {
-	e, err := o.exec("gradient norm", func(in []*Node) []*Node { return []*Node{squares(in[0])} })
+	e, err := o.exec("gradient norm", func(in []*Node) []*Node { return []*Node{total(Square(in[0]))} })
 	if err != nil {
 		return 0, err
 	}
 	var sums []*gt.Tensor
-	defer func() {
-		for _, s := range sums {
-			_ = s.FinalizeAll()
-		}
-	}()
 	for _, t := range g.Sums {
 		if t == nil {
 			continue
 		}
 		out, err := o.call(e, t)
 		if err != nil {
+			_, _ = add(sums)
 			return 0, err
 		}
 		sums = append(sums, out[0])
 	}
-	var total float64
-	for _, s := range sums {
-		v, err := gt.CopyFlatData[float32](s)
-		if err != nil {
-			return 0, err
+	square, err := add(sums)
+	return math.Sqrt(square), err
+}
+
+// add sums scalars in float64, and frees them.
+func add(list []*gt.Tensor) (sum float64, failed error) {
+	for _, t := range list {
+		v, err := gt.CopyFlatData[float32](t)
+		if err == nil {
+			sum += float64(v[0])
 		}
-		total += float64(v[0])
+		failed = errors.Join(failed, err)
+		_ = t.FinalizeAll()
 	}
-	return math.Sqrt(total), nil
+	return sum, failed
 }
 
 // factors returns, for each element of a packed vector, what multiplies decay and learning rate.
@@ -185,8 +194,9 @@ func (o *optimizer) update(g *model.Gradients, t int, lr, coefficient float64) e
 		if v == nil {
 			continue
 		}
-		e, err := o.exec(fmt.Sprint("adamw ", v.Packed.Segments), func(in []*Node) []*Node {
+		e, err := o.exec(fmt.Sprint("adamw ", o.masking, v.Packed.Segments), func(in []*Node) []*Node {
 			w, grad, m, v2, s := in[0], in[1], in[2], in[3], in[4]
+			before := w
 			at := func(i int) *Node { return Reshape(SliceAxis(s, 0, AxisElem(i))) }
 			decay, rate := o.factors(w.Graph(), v.Packed)
 			lr := Mul(at(0), rate)
@@ -195,6 +205,9 @@ func (o *optimizer) update(g *model.Gradients, t int, lr, coefficient float64) e
 			m = Add(MulScalar(m, o.Beta1), MulScalar(grad, 1-o.Beta1))
 			v2 = Add(MulScalar(v2, o.Beta2), MulScalar(Square(grad), 1-o.Beta2))
 			w = Sub(w, Mul(Mul(lr, at(2)), Div(m, AddScalar(Div(Sqrt(v2), at(3)), o.Eps))))
+			if o.masking { // the update is masked, not the gradient alone: weight decay moves what has no gradient
+				w = Where(in[5], w, before)
+			}
 			return []*Node{w, m, v2, ZerosLike(grad)}
 		})
 		if err != nil {
@@ -207,7 +220,11 @@ func (o *optimizer) update(g *model.Gradients, t int, lr, coefficient float64) e
 				args[k] = d
 			}
 		}
-		out, err := o.call(e, append(args, s)...)
+		args = append(args, s)
+		if o.masking {
+			args = append(args, o.mask[i])
+		}
+		out, err := o.call(e, args...)
 		if err != nil {
 			return fmt.Errorf("adamw of %s: %w", v.Prefix, err)
 		}
@@ -221,6 +238,8 @@ func (o *optimizer) close() {
 	for i := range o.state {
 		o.state[i].free()
 	}
+	freeAll(o.start)
+	freeAll(o.mask)
 	for _, e := range o.execs {
 		e.Finalize()
 	}

@@ -284,28 +284,6 @@ func (r *run) openData(ctx context.Context) error {
 	return nil
 }
 
-// totalSteps is the length of the run in optimizer steps.
-func (r *run) totalSteps() (int, error) { return TotalSteps(r.cfg, r.train) }
-
-// TotalSteps is the length of a run in optimizer steps.
-func TotalSteps(cfg *config.Config, b *data.Batcher) (int, error) {
-	if cfg.Train.MaxSteps > 0 {
-		return cfg.Train.MaxSteps, nil
-	}
-	whole, rest := int(cfg.Train.Epochs), cfg.Train.Epochs-math.Floor(cfg.Train.Epochs)
-	total := 0
-	for e := range whole {
-		total += b.StepsPerEpoch(e)
-	}
-	if rest > 0 {
-		total += int(math.Ceil(rest * float64(b.StepsPerEpoch(whole))))
-	}
-	if total < 1 {
-		return 0, inputf("train.epochs: %v epochs of these rows have no step; use more rows or set train.max_steps", cfg.Train.Epochs)
-	}
-	return total, nil
-}
-
 // baseDigest identifies the base by the headers of its weight files and its config.json; hashing every weight would cost more than
 // loading them.
 func (r *run) baseDigest() (string, error) {
@@ -368,7 +346,11 @@ func (r *run) resumed(fresh State) (string, error) {
 		}
 	}
 	st.ConfigDigest, st.Config, st.DataDigest, st.BaseDigest, st.Version = fresh.ConfigDigest, fresh.Config, fresh.DataDigest, fresh.BaseDigest, fresh.Version
-	st.Total, st.Stopped = fresh.Total, st.Stopped && st.Step < fresh.Total
+	at := r.phaseIndex(&st)
+	if at < 0 {
+		return "", inputf("%s: is in phase %s of round %d, which this run does not have; begin again with --force", from, st.Phase, st.Round)
+	}
+	st.Total, st.Stopped = r.expected(&st), st.Stopped && st.Step < st.PhaseStart+r.phases[at].steps
 	if r.cfg.Eval.SaveBest && st.BestStep > 0 && !slices.Contains(steps, st.BestStep) {
 		r.warn("the checkpoint of the best step, %d, is gone; the best is looked for anew", st.BestStep)
 		st.BestStep, st.BestLoss = 0, nil
@@ -431,6 +413,9 @@ func (r *run) page() error {
 	s := &r.summary
 	p.Summary = []report.Pair{{Name: "result", Value: s.Result}, {Name: "trained parameters", Value: fmt.Sprintf("%d of %d", s.Trainable, s.Parameters)},
 		{Name: "backend", Value: s.Backend}, {Name: "time", Value: time.Duration(s.Seconds * float64(time.Second)).Round(time.Second).String()}}
+	if r.s.sparse != nil {
+		p.Summary = append(p.Summary, report.Pair{Name: "changed parameters", Value: fmt.Sprint(s.Kept)}, report.Pair{Name: "phases", Value: phaseText(s.Phases)})
+	}
 	for _, e := range r.cfg.Entries() {
 		p.Settings = append(p.Settings, report.Pair{Name: e.Key, Value: e.Value})
 	}

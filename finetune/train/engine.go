@@ -9,6 +9,7 @@ import (
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/distributed"
 	. "github.com/gomlx/gomlx/core/graph"
+	gt "github.com/gomlx/gomlx/core/tensors"
 
 	"github.com/mergekit/mergekit/model"
 )
@@ -26,6 +27,7 @@ type StepStats struct {
 	model.Result         // summed over the step; Loss/Weight is the loss of the step
 	Norm         float64 // of the gradient before clipping
 	Skipped      bool    // the gradient was not finite: nothing was changed
+	Pull         float64 // what the pull to the start adds to the loss of the step, before the update
 }
 
 // MeanLoss is the loss per weight of target.
@@ -52,6 +54,8 @@ type Engine struct {
 	reduce   map[int]*Exec // sums a packed vector over the devices, by its size
 	step     int           // steps made
 	updates  int           // steps that changed something: AdamW's t, which torch does not count on for a gradient that was thrown away
+
+	round []*gt.Tensor // values at the start of a round of a sparse fine-tune, from the second round on
 }
 
 // NewEngine prepares training of everything that the overlay of m holds. Further models are the same one on other devices.
@@ -88,6 +92,7 @@ func (e *Engine) Close() {
 	for _, x := range e.reduce {
 		x.Finalize()
 	}
+	freeAll(e.round)
 }
 
 // Step makes one optimizer step from the micro batches. The loss is normalised by the weight of the targets of all of them
@@ -110,7 +115,16 @@ func (e *Engine) Step(batches []Micro, lr float64) (StepStats, error) {
 		return s, err
 	}
 	first := e.replicas[0]
-	var err error
+	err := e.each(func(r *replica, _ int) (err error) {
+		sum, err := r.opt.focus(r.grads)
+		if r == first {
+			s.Pull = sum
+		}
+		return err
+	})
+	if err != nil {
+		return s, err
+	}
 	if s.Norm, err = first.opt.norm(first.grads); err != nil {
 		return s, err
 	}

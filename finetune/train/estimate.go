@@ -13,7 +13,7 @@ import (
 type Estimate struct {
 	Process     int64   `json:"process"`     // program, compiler and rows, whatever the model
 	Weights     int64   `json:"weights"`     // frozen, in storage dtype
-	Trained     int64   `json:"trained"`     // values, gradients and two moments, float32
+	Trained     int64   `json:"trained"`     // values, gradients and two moments, float32; with tune: sparse the start and the mask too
 	Activations int64   `json:"activations"` // what a pass keeps for the way back
 	Block       int64   `json:"block"`       // what one block needs while it goes back
 	Logits      int64   `json:"logits"`      // what the head needs: logits of one chunk of targets, and copies of its matrix
@@ -91,6 +91,12 @@ func (s *subject) estimate(cfg *config.Config, rows, length int, on16 bool, comp
 		e.Process = processGo
 	}
 	e.Trained = 16 * e.Trainable
+	if s.sparse != nil { // and the value at the start, and whether it is chosen
+		e.Trained += 5 * e.Trainable
+		if s.sparse.rounds > 1 {
+			e.Trained += 4 * e.Trainable // the value at the start of the round
+		}
+	}
 	width := int64(compute.Size())
 	positions := int64(rows) * int64(length)
 	var outs, products int64

@@ -14,9 +14,12 @@ type Event struct {
 type Metrics struct {
 	Step           int      `json:"step"`
 	Epoch          float64  `json:"epoch"`
-	Loss           *float64 `json:"loss,omitempty"` // per target token, in nats
+	Phase          string   `json:"phase,omitempty"` // full or masked, of a sparse fine-tune; epochs count from its start
+	Round          int      `json:"round,omitempty"` // from 1
+	Loss           *float64 `json:"loss,omitempty"`  // per target token, in nats
 	Accuracy       *float64 `json:"tok_acc,omitempty"`
 	LR             *float64 `json:"lr,omitempty"`
+	Pull           *float64 `json:"pull,omitempty"`      // what the distance to the start adds to the loss
 	GradNorm       *float64 `json:"grad_norm,omitempty"` // before clipping
 	Skipped        bool     `json:"skipped,omitempty"`
 	Tokens         int64    `json:"tokens,omitempty"` // since the start, padding not counted
@@ -37,24 +40,27 @@ type Metrics struct {
 
 // Summary is what a run came to; summary.json holds it.
 type Summary struct {
-	Result         string   `json:"result"` // directory of the adapter or model
-	Kind           string   `json:"kind"`   // adapter or model
-	Steps          int      `json:"steps"`
-	Tokens         int64    `json:"tokens"`
-	TrainedTokens  int64    `json:"trained_tokens"`
-	Trainable      int64    `json:"trainable_parameters"`
-	Parameters     int64    `json:"parameters"`
-	FirstLoss      *float64 `json:"first_loss,omitempty"`
-	LastLoss       *float64 `json:"last_loss,omitempty"`
-	BestStep       int      `json:"best_step,omitempty"`
-	BestEvalLoss   *float64 `json:"best_eval_loss,omitempty"`
-	FirstEvalLoss  *float64 `json:"first_eval_loss,omitempty"` // before the first step
-	EvalLoss       *float64 `json:"eval_loss,omitempty"`       // of the last evaluation
-	StoppedEarly   bool     `json:"stopped_early,omitempty"`
-	SkippedSteps   int      `json:"skipped_steps,omitempty"`
-	Seconds        float64  `json:"seconds"`
-	TokPerS        float64  `json:"tok_per_s"`
-	MemPeak        int64    `json:"mem_peak"`
-	Backend        string   `json:"backend"`
-	FirstStepAfter float64  `json:"first_step_seconds"` // from the start of the run to the end of its first step
+	Result        string `json:"result"` // directory of the adapter or model, or the sparse file
+	Kind          string `json:"kind"`   // adapter, model or sparse
+	Steps         int    `json:"steps"`
+	Tokens        int64  `json:"tokens"`
+	TrainedTokens int64  `json:"trained_tokens"`
+	Trainable     int64  `json:"trainable_parameters"`
+	Parameters    int64  `json:"parameters"`
+	// Of a sparse fine-tune: how many parameters the result changes, and what each phase came to. What follows is the last phase's.
+	Kept           int64          `json:"kept_parameters,omitempty"`
+	Phases         []PhaseSummary `json:"phases,omitempty"`
+	FirstLoss      *float64       `json:"first_loss,omitempty"`
+	LastLoss       *float64       `json:"last_loss,omitempty"`
+	BestStep       int            `json:"best_step,omitempty"`
+	BestEvalLoss   *float64       `json:"best_eval_loss,omitempty"`
+	FirstEvalLoss  *float64       `json:"first_eval_loss,omitempty"` // before the first step
+	EvalLoss       *float64       `json:"eval_loss,omitempty"`       // of the last evaluation
+	StoppedEarly   bool           `json:"stopped_early,omitempty"`
+	SkippedSteps   int            `json:"skipped_steps,omitempty"`
+	Seconds        float64        `json:"seconds"`
+	TokPerS        float64        `json:"tok_per_s"`
+	MemPeak        int64          `json:"mem_peak"`
+	Backend        string         `json:"backend"`
+	FirstStepAfter float64        `json:"first_step_seconds"` // from the start of the run to the end of its first step
 }

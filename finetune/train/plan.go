@@ -26,6 +26,9 @@ type Plan struct {
 	Largest      Estimate    `json:"largest"`
 	// MicroBatch is the largest micro batch of each length that the given memory holds.
 	MicroBatch map[int]int `json:"micro_batch"`
+	// Kept is how many parameters a sparse fine-tune changes; Phases how many steps each of its phases has.
+	Kept   int64 `json:"kept_parameters,omitempty"`
+	Phases []int `json:"phases,omitempty"`
 	// Flops of the whole run, forward and backward.
 	Flops    float64  `json:"flops"`
 	Warnings []string `json:"warnings"`
@@ -46,8 +49,16 @@ func MakePlan(ctx context.Context, cfg *config.Config, gpu bool, memory int64) (
 	if rows.Valid != nil {
 		p.ValidRows = len(rows.Valid.Examples)
 	}
-	if p.Steps, err = TotalSteps(cfg, rows.Batcher); err != nil {
+	phases, err := phasesOf(cfg, rows.Batcher)
+	if err != nil {
 		return nil, err
+	}
+	p.Kept = s.kept()
+	for _, phase := range phases {
+		p.Steps += phase.steps
+		if phase.name != "" {
+			p.Phases = append(p.Phases, phase.steps)
+		}
 	}
 	compute := dtypes.Float32
 	if (gpu && cfg.Model.DType != "float32") || cfg.Model.DType == "bfloat16" {

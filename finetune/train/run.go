@@ -64,7 +64,8 @@ type run struct {
 	train    *data.Batcher
 	set      *data.Set
 	held     []held // rows to measure with, by domain
-	curve    schedule.Curve
+	phases   []phase
+	curve    schedule.Curve // of the phase
 	st       State
 	log      *metricsLog
 	began    time.Time
@@ -111,7 +112,7 @@ func (r *run) warn(format string, args ...any) {
 const configName = "config.yml"
 
 // ofRun are the names that a run makes in its directory.
-var ofRun = []string{configName, "metrics.jsonl", "summary.json", "report.html", "checkpoints", "adapter", "model"}
+var ofRun = []string{configName, "metrics.jsonl", "summary.json", "report.html", "checkpoints", "adapter", "model", sparseName}
 
 // claim refuses a run directory that is in use: it must be new, resumed, or replaced by force.
 func (r *run) claim() error {
@@ -162,19 +163,21 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if err := r.openData(ctx); err != nil {
 		return err
 	}
-	total, err := r.totalSteps()
-	if err != nil {
+	if r.phases, err = phasesOf(r.cfg, r.train); err != nil {
 		return err
 	}
-	if r.curve, err = r.cfg.Curve(total); err != nil {
-		return &InputError{err}
+	for _, p := range r.phases {
+		if _, err := r.cfg.Curve(p.steps); err != nil {
+			return &InputError{err}
+		}
 	}
 	from := ""
-	fresh := State{Schema: stateSchema, Total: total, Seed: r.cfg.Run.Seed, ConfigDigest: r.cfg.Digest(), Config: string(r.cfg.YAML()),
+	fresh := State{Schema: stateSchema, Phase: r.phases[0].name, Round: r.phases[0].round, Seed: r.cfg.Run.Seed, ConfigDigest: r.cfg.Digest(), Config: string(r.cfg.YAML()),
 		DataDigest: r.train.Digest(), Version: r.o.Version}
 	if fresh.BaseDigest, err = r.baseDigest(); err != nil {
 		return err
 	}
+	fresh.Total = r.expected(&fresh)
 	r.st = fresh
 	if r.o.Resume {
 		if from, err = r.resumed(fresh); err != nil {
@@ -193,9 +196,14 @@ func (r *run) prepare(ctx context.Context) (err error) {
 		if err := r.e.restore(from, r.st); err != nil {
 			return err
 		}
+		if r.s.sparse != nil {
+			if err := r.e.restoreMask(from); err != nil {
+				return err
+			}
+		}
 		r.tell(Event{Kind: "prepare", Message: fmt.Sprintf("resumed at step %d of %d", r.st.Step, r.st.Total)})
 	}
-	return nil
+	return r.enter()
 }
 
 // load copies the model to the device while its graphs are compiled.
@@ -272,6 +280,11 @@ func (r *run) load(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if r.s.sparse != nil {
+		if err := r.e.keepStart(); err != nil {
+			return err
+		}
+	}
 	debug.FreeOSMemory() // what reading rows and weights has left would stay beside the passes
 	r.e.Recompute, r.e.Chunk, r.e.Dropout, r.e.Seed = recompute, r.cfg.Train.LossChunk, r.s.dropout, mix(uint64(r.cfg.Run.Seed), 0xd40)
 	return nil
@@ -299,9 +312,9 @@ func (r *run) shapesInOrder() [][2]int {
 func (r *run) loop(ctx context.Context) error {
 	saved := r.st.Step
 	for {
-		step, total := r.st.Step, r.st.Total
+		step, total := r.st.Step-r.st.PhaseStart, r.phase().steps
 		best, late := false, false
-		if len(r.held) > 0 && r.st.Evaluated < step+1 && (step == 0 || r.cfg.Eval.Every.Due(step, total) || step == total) {
+		if len(r.held) > 0 && r.st.Evaluated < r.st.Step+1 && (step == 0 || r.cfg.Eval.Every.Due(step, total) || step == total) {
 			before := r.st.BestStep
 			if err := r.evaluate(ctx); err != nil {
 				if ctx.Err() != nil {
@@ -309,21 +322,24 @@ func (r *run) loop(ctx context.Context) error {
 				}
 				return err
 			}
-			r.st.Evaluated = step + 1
-			late = step == saved // made up for: the checkpoint that is there does not know it
+			r.st.Evaluated = r.st.Step + 1
+			late = r.st.Step == saved // made up for: the checkpoint that is there does not know it
 			best = r.st.BestStep != before
-			if step == 0 {
+			if r.st.Step == 0 {
 				r.st.FirstEvalLoss = r.st.EvalLoss
 			}
 		}
-		if step > 0 && (late || step != saved) && (late || r.cfg.Save.Every.Due(step, total) || step == total || r.st.Stopped || (best && r.cfg.Eval.SaveBest)) {
+		if step > 0 && (late || r.st.Step != saved) && (late || r.cfg.Save.Every.Due(step, total) || step == total || r.st.Stopped || (best && r.cfg.Eval.SaveBest)) {
 			if err := r.checkpoint(); err != nil {
 				return err
 			}
-			saved = step
+			saved = r.st.Step
 		}
 		if step >= total || r.st.Stopped {
-			return nil
+			if over, err := r.turn(); over || err != nil {
+				return err
+			}
+			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return r.interrupted(saved, err)
@@ -365,7 +381,7 @@ func (r *run) step() error {
 		positions += int64(b.Rows * b.Length)
 	}
 	prepared := time.Since(began)
-	lr := r.curve(r.st.Step + 1)
+	lr := r.curve(r.st.Step - r.st.PhaseStart + 1)
 	stats, err := r.e.Step(micros, lr)
 	if err != nil {
 		return fmt.Errorf("step %d: %w", r.st.Step+1, err)
@@ -390,11 +406,14 @@ func (r *run) step() error {
 	} else {
 		r.st.InARow = 0
 	}
-	row := Metrics{Step: r.st.Step, Epoch: r.epoch(), LR: &lr, Skipped: stats.Skipped, Tokens: r.st.Tokens, TrainedTokens: r.st.TrainedTokens,
+	row := Metrics{Step: r.st.Step, Epoch: r.epoch(), Phase: r.st.Phase, Round: r.st.Round, LR: &lr, Skipped: stats.Skipped, Tokens: r.st.Tokens, TrainedTokens: r.st.TrainedTokens,
 		PadShare: 1 - float64(read)/float64(max(positions, 1)), StepMS: took.Seconds() * 1e3, DataMS: prepared.Seconds() * 1e3, MemPeak: memory.Peak()}
 	if !stats.Skipped {
 		accuracy := stats.Correct / stats.Weight
 		row.Loss, row.GradNorm, row.Accuracy = &loss, &stats.Norm, &accuracy
+		if r.phase().reg > 0 {
+			row.Pull = &stats.Pull
+		}
 		r.st.LastLoss = &loss
 		if r.st.FirstLoss == nil {
 			r.st.FirstLoss = &loss
@@ -424,103 +443,6 @@ func (r *run) epoch() float64 {
 	return float64(r.st.Epoch) + float64(r.st.EpochStep)/float64(max(r.train.StepsPerEpoch(r.st.Epoch), 1))
 }
 
-// evaluate measures the held-out rows, all and by domain, and keeps track of the best step.
-func (r *run) evaluate(ctx context.Context) error {
-	var sum model.Result
-	domains := map[string]float64{}
-	for _, part := range r.held {
-		one, err := r.measure(ctx, part)
-		if err != nil {
-			return err
-		}
-		sum.Add(one)
-		if one.Weight > 0 && len(r.held) > 1 {
-			domains[part.domain] = one.MeanLoss()
-		}
-	}
-	if sum.Weight == 0 {
-		return nil
-	}
-	loss, accuracy := sum.Loss/sum.Weight, sum.Correct/sum.Weight
-	ppl := math.Exp(loss)
-	row := Metrics{Step: r.st.Step, Epoch: r.epoch(), EvalLoss: &loss, EvalAccuracy: &accuracy, EvalPPL: &ppl, Domains: finite(domains)}
-	if math.IsNaN(loss) || math.IsInf(loss, 0) { // no number of JSON, and never the best
-		row.EvalLoss, row.EvalPPL = nil, nil
-		r.warn("step %d: the loss on the valid rows is %v", r.st.Step, loss)
-	} else {
-		r.st.EvalLoss = &loss
-	}
-	if r.st.Step > 0 {
-		stop := &r.cfg.Eval.EarlyStopping
-		gain := row.EvalLoss != nil && (r.st.BestLoss == nil || loss < *r.st.BestLoss-stop.MinDelta)
-		if row.EvalLoss != nil && (r.st.BestLoss == nil || loss < *r.st.BestLoss) {
-			r.st.BestStep, r.st.BestLoss = r.st.Step, &loss
-		}
-		if gain { // min_delta is for patience alone: the best is the best
-			r.st.Waited = 0
-		} else if r.st.Waited++; stop.Patience > 0 && r.st.Waited >= stop.Patience {
-			r.st.Stopped = true
-			r.warn("no gain in %d evaluations: stopping early at step %d; the best was step %d", r.st.Waited, r.st.Step, r.st.BestStep)
-		}
-	}
-	r.tell(Event{Kind: "eval", Step: r.st.Step, Total: r.st.Total, Metrics: &row})
-	return r.log.add(row)
-}
-
-// measure is the loss on held-out rows.
-func (r *run) measure(ctx context.Context, part held) (sum model.Result, err error) {
-	n := part.batcher.StepsPerEpoch(0)
-	if k := r.cfg.Eval.MaxBatches; k >= 0 {
-		n = min(n, k)
-	}
-	for i := range n {
-		for _, b := range part.batcher.Step(0, i) {
-			if err := ctx.Err(); err != nil {
-				return sum, err
-			}
-			micro := microOf(b, part.set, r.s.desc)
-			if len(micro.Targets.Rows) == 0 {
-				continue
-			}
-			if err := r.compileLoss(b.Rows, b.Length); err != nil {
-				return sum, fmt.Errorf("evaluation: %w", err)
-			}
-			one, err := r.m.Loss(micro.Input, micro.Targets, r.cfg.Train.LossChunk)
-			if err != nil {
-				return sum, fmt.Errorf("evaluation: %w", err)
-			}
-			sum.Add(one)
-		}
-	}
-	return sum, nil
-}
-
-// compileLoss compiles what an evaluation runs on batches of a shape, the first time that one comes, and tells so.
-func (r *run) compileLoss(rows, length int) error {
-	shape := [2]int{rows, length}
-	if r.measured[shape] {
-		return nil
-	}
-	began := time.Now()
-	r.tell(Event{Kind: "compile", Message: fmt.Sprintf("compiling the evaluation for batches of %d x %d", rows, length)})
-	if err := r.m.CompileLoss(rows, length, r.cfg.Train.LossChunk); err != nil {
-		return err
-	}
-	r.measured[shape] = true
-	r.tell(Event{Kind: "compile", Message: fmt.Sprintf("compiled the evaluation for batches of %d x %d", rows, length), Seconds: time.Since(began).Seconds()})
-	return nil
-}
-
-// finite leaves out what is no number of JSON.
-func finite(list map[string]float64) map[string]float64 {
-	for k, v := range list {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			delete(list, k)
-		}
-	}
-	return list
-}
-
 // checkpoint writes the state of the run, and removes checkpoints that are not kept.
 func (r *run) checkpoint() error {
 	dir := filepath.Join(r.dir, "checkpoints")
@@ -542,29 +464,13 @@ func (r *run) checkpoint() error {
 
 // finish writes the result, the summary and the page.
 func (r *run) finish() (*Summary, error) {
-	trained, err := r.m.Tensors()
-	if err != nil {
-		return nil, err
-	}
 	s := &r.summary
-	if r.cfg.Eval.SaveBest && r.st.BestStep > 0 && r.st.BestStep != r.st.Step {
-		if trained, err = readTrained(filepath.Join(r.dir, "checkpoints", stepDir(r.st.BestStep))); err != nil {
-			return nil, fmt.Errorf("the best checkpoint: %w", err)
-		}
-	}
-	for name, t := range trained {
-		for _, x := range t.Data {
-			if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
-				return nil, fmt.Errorf("%s holds %v after training, so the result is not written; the checkpoints are in %s", name, x, filepath.Join(r.dir, "checkpoints"))
-			}
-		}
-	}
-	s.Result, s.Kind = filepath.Join(r.dir, r.s.kind), r.s.kind
-	if err := r.s.save(s.Result, trained, r.saveOptions()); err != nil {
-		return nil, fmt.Errorf("%s: %w", s.Result, err)
+	if err := r.result(); err != nil {
+		return nil, err
 	}
 	s.Steps, s.Tokens, s.TrainedTokens = r.st.Step, r.st.Tokens, r.st.TrainedTokens
 	s.Trainable, s.Parameters = r.s.trained(), r.s.desc.Parameters()
+	s.Kept, s.Phases = r.s.kept(), r.phaseSummaries()
 	s.FirstLoss, s.LastLoss, s.FirstEvalLoss, s.EvalLoss = r.st.FirstLoss, r.st.LastLoss, r.st.FirstEvalLoss, r.st.EvalLoss
 	s.BestStep, s.BestEvalLoss, s.StoppedEarly, s.SkippedSteps = r.st.BestStep, r.st.BestLoss, r.st.Stopped, r.st.Skipped
 	s.Seconds, s.MemPeak, s.Backend = time.Since(r.began).Seconds(), memory.Peak(), r.o.BackendName
@@ -586,6 +492,40 @@ func (r *run) finish() (*Summary, error) {
 		}
 	}
 	return s, nil
+}
+
+// result writes what was trained.
+func (r *run) result() error {
+	s := &r.summary
+	s.Kind = r.s.kind
+	if r.s.sparse != nil {
+		s.Result = filepath.Join(r.dir, sparseName)
+		if err := r.toBest(); err != nil {
+			return err
+		}
+		return r.saveSparse(s.Result)
+	}
+	trained, err := r.m.Tensors()
+	if err != nil {
+		return err
+	}
+	if r.bestBehind() {
+		if trained, err = readTrained(filepath.Join(r.dir, "checkpoints", stepDir(r.st.BestStep))); err != nil {
+			return fmt.Errorf("the best checkpoint: %w", err)
+		}
+	}
+	for name, t := range trained {
+		for _, x := range t.Data {
+			if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+				return fmt.Errorf("%s holds %v after training, so the result is not written; the checkpoints are in %s", name, x, filepath.Join(r.dir, "checkpoints"))
+			}
+		}
+	}
+	s.Result = filepath.Join(r.dir, r.s.kind)
+	if err := r.s.save(s.Result, trained, r.saveOptions()); err != nil {
+		return fmt.Errorf("%s: %w", s.Result, err)
+	}
+	return nil
 }
 
 func (r *run) close() {

@@ -34,7 +34,8 @@ type subject struct {
 	overlay *model.Overlay
 	replace map[string]model.Tensor
 	dropout bool
-	kind    string // "adapter" or "model", the result's directory
+	kind    string    // "adapter" or "model", the result's directory, or "sparse"
+	sparse  *sparsity // with tune: sparse
 	// dry leaves the values out, for a plan: the overlay has shapes alone.
 	dry bool
 	// save writes the result from the trained tensors.
@@ -72,9 +73,12 @@ func open(cfg *config.Config, dry bool) (s *subject, err error) {
 	}()
 	s = &subject{desc: d, ckpt: ckpt, kind: "model", dry: dry}
 	switch cfg.Tune {
-	case "full", "head":
+	case "full", "head", "sparse":
 		if cfg.Model.AdapterIn != "" {
 			return nil, inputf("model.adapter_in: tune %s trains the base's own weights; fuse the adapter first ('mergekit adapters fuse')", cfg.Tune)
+		}
+		if cfg.Tune == "sparse" {
+			return s, s.sparseTune(cfg)
 		}
 		return s, s.whole(cfg)
 	}

@@ -40,6 +40,12 @@ type State struct {
 	BestLoss      *float64 `json:"best_loss"`
 	Waited        int      `json:"evaluations_without_gain"`
 	Stopped       bool     `json:"stopped_early"`
+	// With tune: sparse. Epoch, EpochStep and what follows Skipped count from the beginning of the phase.
+	Phase        string         `json:"phase,omitempty"`         // full or masked
+	Round        int            `json:"round,omitempty"`         // from 1
+	PhaseStart   int            `json:"phase_start,omitempty"`   // steps before the phase
+	PhaseSkipped int            `json:"phase_skipped,omitempty"` // of those, the skipped ones
+	Phases       []PhaseSummary `json:"phases,omitempty"`        // those that are over
 	// What summary.json tells of the whole run, however often it was resumed.
 	FirstLoss     *float64 `json:"first_loss,omitempty"`
 	LastLoss      *float64 `json:"last_loss,omitempty"`
@@ -48,19 +54,24 @@ type State struct {
 	Version       string   `json:"version"`
 }
 
-// The prefixes of a checkpoint's tensors: what trains, and the two moments.
+// The prefixes of a checkpoint's tensors: what trains, and the two moments; of a sparse fine-tune also the entries that are chosen and,
+// in later rounds, the values at the round's start.
 const (
 	prefixTrained = "trained/"
 	prefixM       = "adamw.m/"
 	prefixV       = "adamw.v/"
+	prefixMask    = "mask/"
+	prefixStart   = "start/"
 )
 
 const stateName = "state.json"
 
 // onHost reads a vector where it lies if that is the host's memory, else from a copy that is gone afterwards.
-func onHost(t *gt.Tensor, do func(all []float32) error) error {
+func onHost(t *gt.Tensor, do func(all []float32) error) error { return onHostAs(t, do) }
+
+func onHostAs[T float32 | bool](t *gt.Tensor, do func(all []T) error) error {
 	var failed error
-	err := gt.ConstFlatData(t, func(all []float32) { failed = do(all) })
+	err := gt.ConstFlatData(t, func(all []T) { failed = do(all) })
 	t.FinalizeLocal()
 	return errors.Join(err, failed)
 }
@@ -68,13 +79,18 @@ func onHost(t *gt.Tensor, do func(all []float32) error) error {
 // writeCheckpoint writes a checkpoint of the engine; the directory appears whole or not at all. One tensor at a time is copied:
 // values and moments of full fine-tuning are three times the model.
 func (e *Engine) writeCheckpoint(dir string, st State) error {
-	parts := []struct {
+	type part struct {
 		prefix string
 		of     func(i int) *gt.Tensor
-	}{
+	}
+	opt := e.replicas[0].opt
+	parts := []part{
 		{prefixTrained, func(i int) *gt.Tensor { return e.Model.Vectors[i].Value }},
-		{prefixM, func(i int) *gt.Tensor { return e.replicas[0].opt.state[i].m }},
-		{prefixV, func(i int) *gt.Tensor { return e.replicas[0].opt.state[i].v }},
+		{prefixM, func(i int) *gt.Tensor { return opt.state[i].m }},
+		{prefixV, func(i int) *gt.Tensor { return opt.state[i].v }},
+	}
+	if e.round != nil {
+		parts = append(parts, part{prefixStart, func(i int) *gt.Tensor { return e.round[i] }})
 	}
 	var infos []tensors.Info
 	for _, v := range e.Model.Vectors {
@@ -84,6 +100,11 @@ func (e *Engine) writeCheckpoint(dir string, st State) error {
 		for _, p := range parts {
 			for _, s := range v.Packed.Segments {
 				infos = append(infos, tensors.Info{Name: p.prefix + v.Prefix + s.Name, DType: tensors.F32, Shape: s.Shape})
+			}
+		}
+		if opt.mask != nil {
+			for _, s := range v.Packed.Segments {
+				infos = append(infos, tensors.Info{Name: prefixMask + v.Prefix + s.Name, DType: tensors.Bool, Shape: s.Shape})
 			}
 		}
 	}
@@ -122,6 +143,31 @@ func (e *Engine) writeCheckpoint(dir string, st State) error {
 			if err != nil {
 				return err
 			}
+		}
+		if opt.mask == nil {
+			continue
+		}
+		err := onHostAs(opt.mask[i], func(all []bool) error {
+			for _, s := range v.Packed.Segments {
+				k := at[prefixMask+v.Prefix+s.Name]
+				raw = slices.Grow(raw[:0], s.Size())[:s.Size()]
+				for j, chosen := range all[s.Offset : s.Offset+s.Size()] {
+					raw[j] = 0
+					if chosen {
+						raw[j] = 1
+					}
+				}
+				if err := w.WriteAt(k, raw, 0); err != nil {
+					return err
+				}
+				if err := w.Finish(k); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	text, err := json.MarshalIndent(st, "", "  ")
@@ -198,29 +244,15 @@ func (e *Engine) restore(dir string, st State) error {
 		if v == nil {
 			continue
 		}
-		fill := func(prefix string) ([]float32, error) {
-			data := make([]float32, v.Packed.Size)
-			for _, s := range v.Packed.Segments {
-				f, _, err := values(c, prefix+v.Prefix+s.Name)
-				if err != nil {
-					return nil, fmt.Errorf("%s: %w", dir, err)
-				}
-				if len(f) != s.Size() {
-					return nil, inputf("%s: %s has %d values, this run has %d; the checkpoint is of another run", dir, v.Prefix+s.Name, len(f), s.Size())
-				}
-				copy(data[s.Offset:], f)
-			}
-			return data, nil
-		}
-		w, err := fill(prefixTrained)
+		w, err := packed(c, dir, prefixTrained, v)
 		if err != nil {
 			return err
 		}
-		m, err := fill(prefixM)
+		m, err := packed(c, dir, prefixM, v)
 		if err != nil {
 			return err
 		}
-		v2, err := fill(prefixV)
+		v2, err := packed(c, dir, prefixV, v)
 		if err != nil {
 			return err
 		}
@@ -233,8 +265,56 @@ func (e *Engine) restore(dir string, st State) error {
 			}
 		}
 	}
-	e.step, e.updates = st.Step, st.Step-st.Skipped
+	e.step, e.updates = st.Step, st.Step-st.PhaseStart-(st.Skipped-st.PhaseSkipped)
 	return nil
+}
+
+// restoreValues brings what trains, and nothing else, to a checkpoint.
+func (e *Engine) restoreValues(dir string) error {
+	c, err := checkpointTensors(dir)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for i, v := range e.Model.Vectors {
+		if v == nil {
+			continue
+		}
+		w, err := packed(c, dir, prefixTrained, v)
+		if err != nil {
+			return err
+		}
+		if err := e.setVector(i, w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setVector gives a packed vector new values, on every device.
+func (e *Engine) setVector(i int, w []float32) error {
+	for _, r := range e.replicas {
+		if err := r.m.SetVector(r.m.Vectors[i], w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packed reads a vector whose tensors stand in a checkpoint under a prefix.
+func packed(c *tensors.Checkpoint, dir, prefix string, v *model.Vector) ([]float32, error) {
+	data := make([]float32, v.Packed.Size)
+	for _, s := range v.Packed.Segments {
+		f, _, err := values(c, prefix+v.Prefix+s.Name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", dir, err)
+		}
+		if len(f) != s.Size() {
+			return nil, inputf("%s: %s has %d values, this run has %d; the checkpoint is of another run", dir, v.Prefix+s.Name, len(f), s.Size())
+		}
+		copy(data[s.Offset:], f)
+	}
+	return data, nil
 }
 
 // checkpoints lists the checkpoints of a run by step, ascending.
