@@ -6,6 +6,9 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
+// ReportName is the name under which Task.Reported has a count of input i: "nonzero" or "survived".
+func ReportName(what string, i int) string { return fmt.Sprintf("%s.%d", what, i) }
+
 // reportTaskVectors counts, for the merge's summary, the non-zero entries of each task vector ("nonzero.<input>"), those
 // of what is left of it ("survived.<input>") and, of several models, where at least two contribute ("overlap") and where
 // they pull in opposite directions ("conflict"). left returns what contributes of input i's task vector; nil: all of it.
@@ -30,8 +33,8 @@ func (c *Chunk) reportTaskVectors(left func(i int) *Node) {
 	for _, i := range others {
 		rest := c.left(i)
 		here := c.NonZero(rest)
-		c.Report(fmt.Sprintf("nonzero.%d", i), c.NonZero(c.Delta(i)))
-		c.Report(fmt.Sprintf("survived.%d", i), here)
+		c.Report(ReportName("nonzero", i), c.NonZero(c.Delta(i)))
+		c.Report(ReportName("survived", i), here)
 		if some != nil {
 			twice = either(twice, LogicalAnd(some, here))
 		}
