@@ -64,6 +64,7 @@ type Summary struct {
 	Conflicts *Conflicts      `json:"sign_conflicts,omitempty"`
 	Aligned   []AlignReport   `json:"aligned,omitempty"`
 	Repaired  *repair.Report  `json:"repaired,omitempty"`
+	Evaluated *Evaluated      `json:"evaluated,omitempty"`
 	Report    any             `json:"report,omitempty"` // of a method that sees models as wholes
 	Notes     []string        `json:"-"`                // the same in words
 }
@@ -146,6 +147,9 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 		return nil, err
 	}
 	j := &job{p: p, out: out, o: o}
+	if err := j.prepareEvaluation(ctx); err != nil {
+		return nil, err
+	}
 	if p.Method.Whole {
 		return j.mergeWhole(ctx, start, watch)
 	}
@@ -177,6 +181,8 @@ type job struct {
 	out  string
 	o    Options
 	maps *aligned // nil: no model is aligned
+
+	evaluator *evaluator // nil: the recipe measures nothing
 }
 
 // prepare does what comes before anything is written: it sees that memory and the output's place will do, and finds maps.
@@ -225,7 +231,7 @@ func (j *job) bounded(do func() error) error {
 
 // write merges into the output.
 func (j *job) write(ctx context.Context) (*Summary, error) {
-	return j.commit(nil, func(w *tensors.Writer) (s *Summary, err error) {
+	return j.commit(ctx, nil, func(w *tensors.Writer) (s *Summary, err error) {
 		if j.maps != nil { // before the work, so that who resumes it need not match again
 			if err := j.maps.save(j.p, w, j.o); err != nil {
 				return nil, err
@@ -240,7 +246,7 @@ func (j *job) write(ctx context.Context) (*Summary, error) {
 }
 
 // commit makes the output: what fill writes, and everything beside.
-func (j *job) commit(report *repair.Report, fill func(w *tensors.Writer) (*Summary, error)) (*Summary, error) {
+func (j *job) commit(ctx context.Context, report *repair.Report, fill func(w *tensors.Writer) (*Summary, error)) (*Summary, error) {
 	w, err := tensors.Create(j.out, j.p.Outputs(), tensors.WriteOptions{
 		ShardBytes: j.o.ShardBytes, Force: j.o.Force, Resume: j.o.Resume, Fingerprint: fingerprint(j.p, j.maps, j.o),
 	})
@@ -249,7 +255,13 @@ func (j *job) commit(report *repair.Report, fill func(w *tensors.Writer) (*Summa
 	}
 	s, err := fill(w)
 	if err == nil {
-		err = sideFiles(j.p, j.maps, report, w, j.out, j.o)
+		err = sideFiles(j.p, w, j.o)
+	}
+	if err == nil {
+		s.Evaluated, err = j.evaluate(ctx, w)
+	}
+	if err == nil {
+		err = cardFiles(j.p, j.maps, report, s.Evaluated, w, j.out, j.o)
 	}
 	if err == nil && j.maps != nil {
 		s.Aligned = j.maps.reports

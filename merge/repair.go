@@ -113,7 +113,7 @@ func (j *job) writeRepaired(ctx context.Context) (*Summary, error) {
 	if j.o.Started != nil {
 		j.o.Started(j.p.BytesWritten())
 	}
-	s, err := j.commit(report, func(w *tensors.Writer) (*Summary, error) {
+	s, err := j.commit(ctx, report, func(w *tensors.Writer) (*Summary, error) {
 		return staged, copyRepaired(ctx, w, j.p.Outputs(), stage, changes, j.o)
 	})
 	if err != nil {
@@ -156,8 +156,8 @@ func (j *job) mergeStage(ctx context.Context, dir string) (*Summary, error) {
 		return err
 	})
 	if err == nil {
-		o.ModelCard, o.CopyTokenizer = false, true // the tokenizer reads calibration data
-		err = sideFiles(staged, nil, nil, w, dir, o)
+		o.CopyTokenizer = true // the tokenizer reads calibration data
+		err = sideFiles(staged, w, o)
 	}
 	if err == nil {
 		err = w.WriteFile(stageKey, []byte(key))

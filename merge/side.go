@@ -17,8 +17,8 @@ var tokenizerFiles = []string{
 	"chat_template.jinja", "chat_template.json", "generation_config.json", "video_preprocessor_config.json",
 }
 
-// sideFiles writes everything but the weights.
-func sideFiles(p *plan.Plan, maps *aligned, report *repair.Report, w *tensors.Writer, out string, o Options) error {
+// sideFiles writes what a model needs beside the weights.
+func sideFiles(p *plan.Plan, w *tensors.Writer, o Options) error {
 	config, err := p.PatchedConfig()
 	if err != nil {
 		return err
@@ -54,13 +54,18 @@ func sideFiles(p *plan.Plan, maps *aligned, report *repair.Report, w *tensors.Wr
 			}
 		}
 	}
+	return nil
+}
+
+// cardFiles writes what tells people about the output, if that is wanted.
+func cardFiles(p *plan.Plan, maps *aligned, report *repair.Report, measured *Evaluated, w *tensors.Writer, out string, o Options) error {
 	if !o.ModelCard {
 		return nil
 	}
 	if err := w.WriteFile("mergekit_config.yml", p.Recipe.Text); err != nil {
 		return err
 	}
-	card, err := modelCard(p, maps, report, out, o.Version)
+	card, err := modelCard(p, maps, report, measured, out, o.Version)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (j *job) mergeWhole(ctx context.Context, start time.Time, watch *memory.Wat
 	if j.o.Started != nil {
 		j.o.Started(p.BytesWritten())
 	}
-	s, err := j.commit(nil, func(w *tensors.Writer) (*Summary, error) {
+	s, err := j.commit(ctx, nil, func(w *tensors.Writer) (*Summary, error) {
 		if j.maps != nil {
 			if err := j.maps.save(p, w, j.o); err != nil {
 				return nil, err

@@ -179,6 +179,7 @@ func printSummary(s *merge.Summary) {
 	if c := s.Conflicts; c != nil {
 		fmt.Printf("  signs disagreed in %.1f%% of the %s entries where several models' task vectors remained\n", 100*c.Share, count(c.Overlap))
 	}
+	printEvaluated(s.Evaluated)
 }
 
 func plural(n int) string {

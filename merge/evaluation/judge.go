@@ -86,6 +86,11 @@ func Open(ctx context.Context, config []byte, dir string, o Options) (*Judge, er
 	if len(o.Data.Files) == 0 {
 		return nil, bad("there is no data to measure on; name a file")
 	}
+	for _, file := range o.Data.Files {
+		if st, err := os.Stat(file); err == nil && st.IsDir() {
+			return nil, &model.InputError{File: file, Msg: "is a folder; name the files with rows"}
+		}
+	}
 	j := &Judge{o: o}
 	var err error
 	if model.IsPlain(config) {

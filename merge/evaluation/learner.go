@@ -73,7 +73,9 @@ func (l *Learner) Gradient(ctx context.Context, rows []int, objective model.Obje
 func (l *Learner) Visit(see func(name string, g []float32) error) error { return l.trainee.visit(see) }
 
 // Outcomes measures the model as it stands on all rows, without another model on the device.
-func (l *Learner) Outcomes(ctx context.Context) (*Outcomes, error) { return l.judge.measure(ctx, l.trainee) }
+func (l *Learner) Outcomes(ctx context.Context) (*Outcomes, error) {
+	return l.judge.measure(ctx, l.trainee)
+}
 
 // Score sums up what Outcomes measures.
 func (l *Learner) Score(ctx context.Context) (*Score, error) {
