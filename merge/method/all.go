@@ -24,6 +24,10 @@ var methods = []*Method{
 	ModelStock,
 	Nearswap,
 	ArceeFusion,
+	EMR,
+	Consensus,
+	Knots,
+	CoreSpace,
 }
 
 // wholes are the methods that package merge runs on whole models, with data.
