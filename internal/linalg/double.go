@@ -25,6 +25,14 @@ func (m Matrix64) T() Matrix64 {
 	return Matrix64{Rows: m.Cols, Cols: m.Rows, Stride: m.Stride, Data: m.Data, Trans: !m.Trans}
 }
 
+// At returns the element in row i and column j.
+func (m Matrix64) At(i, j int) float64 {
+	if m.Trans {
+		i, j = j, i
+	}
+	return m.Data[i*m.Stride+j]
+}
+
 // Cut is the part of rows [r0, r1) and columns [c0, c1).
 func (m Matrix64) Cut(r0, r1, c0, c1 int) Matrix64 {
 	s := m

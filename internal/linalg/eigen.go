@@ -13,6 +13,11 @@ import (
 // The matrix is made tridiagonal by reflectors and decomposed by halves, where nearly all is products: at n = 2048 about ten times as
 // fast as a decomposition by rotations. The bits do not depend on the threads.
 func Eigen(a []float64, n, threads int) (values, vectors []float64, err error) {
+	return eigen(a, n, n, threads)
+}
+
+// eigen is Eigen with the vectors of the most largest values alone; the other rows are of no use.
+func eigen(a []float64, n, most, threads int) (values, vectors []float64, err error) {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
@@ -44,7 +49,7 @@ func Eigen(a []float64, n, threads int) (values, vectors []float64, err error) {
 	if !ok {
 		return nil, nil, fmt.Errorf("the eigenvalues of a matrix of %d by %d did not converge", n, n)
 	}
-	t.back(vectors, n)
+	t.back(vectors[(n-most)*n:], most)
 	for i := range values {
 		values[i] = math.Ldexp(values[i], exp)
 	}
