@@ -265,6 +265,8 @@ func invariant(t *testing.T) []merging {
 		three("della_linear", params{"normalize": true}), three("breadcrumbs", nil), three("breadcrumbs_ties", params{"rescale": true}), three("sce", params{"select_topk": 0.3}),
 		three("ram", nil), three("ramplus_tl", nil), three("model_stock", nil), three("model_stock", params{"filter_wise": true}), three("multislerp", nil), three("karcher", nil),
 		{method: "knots", shape: shape, x: list, shared: params{"rank": 3}}, {method: "core_space", shape: shape, x: list, shared: params{"rank": 3}},
+		{method: "tsv_m", shape: shape, x: list}, {method: "iso_c", shape: shape, x: list}, {method: "iso_cts", shape: shape, x: list, shared: params{"common": 0.6}},
+		{method: "wudi", shape: shape, x: list}, {method: "wudi", shape: shape, x: list, shared: params{"solver": "adam", "lr": 1e-3, "steps": 5}},
 		{method: "emr", shape: shape, x: list}, {method: "emr", shape: shape, x: list, each: []params{nil, nil, {"task": true}}},
 		{method: "consensus", shape: shape, x: list}, {method: "consensus", shape: shape, x: list, each: []params{nil, nil, {"task": true}}, shared: params{"min_tasks": 1}},
 		{method: "linear", base: -1, shape: shape, x: list, each: []params{{"weight": 0.1}, {"weight": 0.2}, {"weight": 0.3}, {"weight": 0.4}}},

@@ -54,6 +54,7 @@ func taskVectorParams(normalize, rescale bool, more ...Param) []Param {
 		Param{Name: "normalize", Kind: Bool, Default: normalize, Doc: "divide by the sum of the weights that contribute"},
 		Param{Name: "rescale", Kind: Bool, Default: rescale, Doc: "scale what is kept to the L1 norm of the whole task vector"},
 		Param{Name: "lambda", Kind: Float, Default: 1.0, Doc: "factor of the merged task vector"},
+		depthParam,
 		Param{Name: "int8_mask", Kind: Bool, Default: false, Doc: "accepted for compatibility; changes nothing"},
 	)
 }
@@ -67,7 +68,7 @@ func checkTaskVectors(t *Task) error {
 			}
 		}
 	}
-	return nil
+	return checkDepth(t)
 }
 
 func scaleName(i int) string { return fmt.Sprintf("scale.%d", i) }
@@ -95,7 +96,7 @@ func (m taskVectorMerge) merge(t *Task) error {
 		tag = append(tag, string(fates[i]))
 	}
 	p := &taskVectorPass{taskVectorMerge: m, fates: fates, rescale: len(masked) > 0 && t.Bool("rescale"),
-		normalize: t.Bool("normalize"), lambda: t.Float("lambda") != 1}
+		normalize: t.Bool("normalize"), lambda: t.lambda() != 1}
 	name := "task vectors"
 	if m.sparsify != nil {
 		name = m.sparsify.name()
@@ -127,7 +128,7 @@ func (m taskVectorMerge) merge(t *Task) error {
 		v["divisor"] = sum
 	}
 	if p.lambda {
-		v["lambda"] = t.Float("lambda")
+		v["lambda"] = t.lambda()
 	}
 	k := &Kernel{Name: fmt.Sprintf("%s/%t,%t,%t,%t", name, m.consensus, p.rescale, p.normalize, p.lambda), Build: p.build}
 	if len(masked) > 0 {
