@@ -197,6 +197,7 @@ func (j *job) prepare(ctx context.Context) error {
 		room = j.o.MaxMemory / alignShare
 		bounds.MaxMemory -= room
 		if _, err := stream.NewEngine(j.o.Backend, bounds); err != nil {
+	chosen    string     // identifies what a method that blends has found; "" for others
 			room, bounds.MaxMemory = smallestBlock, j.o.MaxMemory // the least; the bound is a generous estimate
 		}
 		j.o.MaxMemory = bounds.MaxMemory
@@ -248,7 +249,7 @@ func (j *job) write(ctx context.Context) (*Summary, error) {
 // commit makes the output: what fill writes, and everything beside.
 func (j *job) commit(ctx context.Context, report *repair.Report, fill func(w *tensors.Writer) (*Summary, error)) (*Summary, error) {
 	w, err := tensors.Create(j.out, j.p.Outputs(), tensors.WriteOptions{
-		ShardBytes: j.o.ShardBytes, Force: j.o.Force, Resume: j.o.Resume, Fingerprint: fingerprint(j.p, j.maps, j.o),
+		ShardBytes: j.o.ShardBytes, Force: j.o.Force, Resume: j.o.Resume, Fingerprint: fingerprint(j.p, j.maps, j.o) + j.chosen,
 	})
 	if err != nil {
 		return nil, err

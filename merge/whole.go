@@ -39,6 +39,9 @@ var wholes = map[string]func(ctx context.Context, j *job) (*whole, error){
 
 // mergeWhole merges by a method that sees models as wholes.
 func (j *job) mergeWhole(ctx context.Context, start time.Time, watch *memory.Watcher) (*Summary, error) {
+	if j.p.Method.Blends {
+		return j.mergeBlend(ctx, start, watch)
+	}
 	p := j.p
 	if err := tensors.CheckOutput(j.out, j.o.Force, j.o.Resume); err != nil { // before the work
 		return nil, err

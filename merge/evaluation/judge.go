@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -44,6 +45,9 @@ type Options struct {
 	// Backend computes. Measuring needs one, reading the data does not.
 	Backend  compute.Backend
 	Progress func(done, total int) // rows; may be nil
+	// Unlabelled says that rows need no labels, and that labels are not looked at: a Learner can differentiate the entropy, and nothing
+	// can be measured.
+	Unlabelled bool
 	// Share lends the model on the device of another judge of the same config.json, so that several sets need one model. May be nil.
 	Share *Judge
 }
@@ -201,6 +205,9 @@ func (j *Judge) Outcomes(ctx context.Context, w align.Weights) (*Outcomes, error
 	if err := j.ready(); err != nil {
 		return nil, err
 	}
+	if j.o.Unlabelled {
+		return nil, errUnlabelled
+	}
 	if err := j.subject.fill(ctx, w); err != nil {
 		return nil, err
 	}
@@ -218,6 +225,9 @@ func (j *Judge) measure(ctx context.Context, s interface {
 	o.Task, o.Metric = j.task, j.metric
 	return o, nil
 }
+
+// errUnlabelled says that there is nothing to compare answers with.
+var errUnlabelled = errors.New("nothing is measured on rows whose labels are not looked at")
 
 func (j *Judge) ready() error {
 	if j.o.Backend == nil {

@@ -60,6 +60,9 @@ func (l *Learner) Gradient(ctx context.Context, rows []int, objective model.Obje
 	if len(rows) == 0 {
 		return model.Result{}, fmt.Errorf("a gradient needs rows")
 	}
+	if l.judge.o.Unlabelled && objective != model.ObjectiveEntropy {
+		return model.Result{}, errUnlabelled
+	}
 	n := l.judge.Rows()
 	for _, r := range rows {
 		if r < 0 || r >= n {
@@ -74,6 +77,9 @@ func (l *Learner) Visit(see func(name string, g []float32) error) error { return
 
 // Outcomes measures the model as it stands on all rows, without another model on the device.
 func (l *Learner) Outcomes(ctx context.Context) (*Outcomes, error) {
+	if l.judge.o.Unlabelled {
+		return nil, errUnlabelled
+	}
 	return l.judge.measure(ctx, l.trainee)
 }
 

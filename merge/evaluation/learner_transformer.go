@@ -159,7 +159,7 @@ func (t *trained) batches(rows []int) (list []learnt, weight float64, err error)
 	for k := range b.StepsPerEpoch(0) {
 		for _, batch := range b.Step(0, k) {
 			one := learnt{in: model.Input{Rows: batch.Rows, Length: batch.Length, IDs: batch.IDs, Positions: batch.Positions, Segments: batch.Segments}}
-			if len(set.Labels) > 0 {
+			if len(set.Labels) > 0 || t.s.unlabelled {
 				weights := make([]float32, batch.Rows)
 				for r, examples := range batch.Examples {
 					if len(examples) > 0 {
@@ -169,7 +169,16 @@ func (t *trained) batches(rows []int) (list []learnt, weight float64, err error)
 						}
 					}
 				}
-				one.targets = t.s.d.ClassTargets(one.in, batch.Class, weights)
+				class := batch.Class
+				if t.s.unlabelled {
+					class = slices.Repeat([]int32{-1}, batch.Rows)
+					for r, examples := range batch.Examples {
+						if len(examples) > 0 {
+							class[r] = 0
+						}
+					}
+				}
+				one.targets = t.s.d.ClassTargets(one.in, class, weights)
 			} else {
 				for i, w := range batch.Weights {
 					if w != 0 {

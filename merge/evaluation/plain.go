@@ -45,7 +45,7 @@ func (j *Judge) openPlain(config []byte) error {
 	if j.o.Task != Auto && j.o.Task != j.task {
 		return bad("task %s: a network of model_type %s with the loss %s is measured by %s; leave task out", j.o.Task, d.ModelType, d.Loss, j.task)
 	}
-	set, err := labelled(d, j.o.Data)
+	set, err := examples(d, j.o)
 	if err != nil {
 		return err
 	}
@@ -57,6 +57,19 @@ func (j *Judge) openPlain(config []byte) error {
 	}
 	j.subject = s
 	return nil
+}
+
+// examples reads examples, with labels unless none are looked at.
+func examples(d *model.PlainDescription, o Options) (*samples.Set, error) {
+	if !o.Unlabelled {
+		return labelled(d, o.Data)
+	}
+	o.Data.Unlabelled = true
+	set, err := calibration.Plain(d, o.Data)
+	if err == nil && d.Loss == model.CrossEntropy {
+		set.Labels.Classes = make([]int32, set.N) // any class: batches need one
+	}
+	return set, err
 }
 
 // labelled reads examples whose labels the network can have.

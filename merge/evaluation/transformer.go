@@ -36,6 +36,8 @@ type transformer struct {
 	images  *samples.Set
 	choices bool // rows of text are scored as choices
 	tok     *tokenizer.Tokenizer
+	// unlabelled rows have any class.
+	unlabelled bool
 }
 
 // openTransformer reads rows.
@@ -59,6 +61,10 @@ func (j *Judge) openTransformer(ctx context.Context, config []byte, dir string) 
 	}
 	if s.text, s.tok, j.notes, err = readText(ctx, dir, d, j.o.Data); err != nil {
 		return err
+	}
+	if j.o.Unlabelled && (d.Head == model.HeadScore || d.Head == model.HeadClassifier) {
+		j.task, s.unlabelled = TaskClassify, true
+		return nil
 	}
 	if err := evaluate.Check(d, s.text); err != nil {
 		return err
@@ -92,7 +98,7 @@ func (j *Judge) openImages(s *transformer) error {
 	}
 	p := d.Image
 	var err error
-	s.images, err = labelled(&model.PlainDescription{ModelType: d.ModelType, Input: []int{p.Channels, p.Image[0], p.Image[1]}, Output: []int{d.NumLabels}, Loss: model.CrossEntropy}, j.o.Data)
+	s.images, err = examples(&model.PlainDescription{ModelType: d.ModelType, Input: []int{p.Channels, p.Image[0], p.Image[1]}, Output: []int{d.NumLabels}, Loss: model.CrossEntropy}, j.o)
 	return err
 }
 

@@ -42,4 +42,8 @@ var wholes = []*Method{
 }
 
 // aliases are second names that recipes may use.
+	GreedySoup,
+	LearnedSoup,
+	AdaMerging,
+	Fisher,
 var aliases = map[string]string{}

@@ -32,6 +32,7 @@ const (
 	Bool              // gradients step
 	Text              // a word of the method's
 	Pair              // two numbers, [a, b]: no gradient
+	Either            // a number, or a word of the method's
 )
 
 // String returns the kind's name in recipes' terms.
@@ -94,6 +95,13 @@ type Method struct {
 
 	// Whole says that the method sees models as wholes and needs data: package merge runs it, and Merge is nil.
 	Whole bool
+
+	// Blends says that a method that sees models as wholes makes of each tensor a sum of the inputs': the plan lists its tensors as for
+	// any other, and inputs and output stream. Without it the method holds all models in memory.
+	Blends bool
+
+	// Selects says that what the method makes depends on what evaluate: held_out measures.
+	Selects bool
 
 	// Localizes says that inputs may keep only the largest entries of their task vectors over the whole model (SparsityParam): package
 	// merge finds the cuts before the merge and hands them over by Task.SetCut. DefaultSparsity is the share of dense fine-tunes for

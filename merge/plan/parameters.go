@@ -89,6 +89,11 @@ func (b *builder) value(param *method.Param, scopes []scope, tensor string, t fl
 			continue
 		}
 		v, ok, err := setting.Eval(tensor, t, kindOf(param.Kind))
+		word := false
+		if err != nil && param.Kind == method.Either {
+			word = true
+			v, ok, err = setting.Eval(tensor, t, recipe.String)
+		}
 		if err != nil {
 			return nil, b.errorf(setting.Pos, "parameter %q for %s: %s", param.Name, tensor, err)
 		}
@@ -96,6 +101,11 @@ func (b *builder) value(param *method.Param, scopes []scope, tensor string, t fl
 			continue
 		}
 		switch param.Kind {
+		case method.Either:
+			if word {
+				return v.Str(), nil
+			}
+			return v.Float(), nil
 		case method.Float:
 			return v.Float(), nil
 		case method.Int:

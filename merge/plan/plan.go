@@ -101,7 +101,11 @@ func Build(r *recipe.Recipe, o Options) (p *Plan, err error) {
 	}
 	steps := []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.openModels, b.chooseArch, b.alignment, b.keepWarnings, b.normalise, b.checkShape, b.enumerate, b.undescribed, b.config}
 	if m, ok := method.Get(r.Method); ok && m.Whole {
-		steps = []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.openModels, b.chooseArch, b.alignment, b.whole}
+		wholes := []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.openModels, b.chooseArch, b.alignment, b.whole}
+		if m.Blends { // its tensors are known before it has run
+			wholes = append(wholes, b.keepWarnings, b.normalise, b.checkShape, b.enumerate, b.undescribed, b.config)
+		}
+		steps = wholes
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {

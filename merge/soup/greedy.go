@@ -78,12 +78,9 @@ type Greedy struct {
 func MakeGreedy(ctx context.Context, m *Meter, o GreedyOptions) (*Greedy, error) {
 	k := len(m.Set.List)
 	g := &Greedy{Metric: m.Judge.Metric()}
-	for i, one := range m.Set.List {
-		s, err := m.Score(ctx, one.Name, counted(unit(k, i)))
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", one.Name, err)
-		}
-		g.Singles = append(g.Singles, Single{one.Name, s})
+	var err error
+	if g.Singles, err = MeasureSingles(ctx, m); err != nil {
+		return nil, err
 	}
 	order := make([]int, k)
 	for i := range order {
@@ -108,8 +105,7 @@ func MakeGreedy(ctx context.Context, m *Meter, o GreedyOptions) (*Greedy, error)
 	for i := range all {
 		all[i] = 1
 	}
-	var err error
-	if g.Uniform, err = m.Score(ctx, "the mean of all", counted(all)); err != nil {
+	if g.Uniform, err = m.Score(ctx, "the mean of all", CountShare(all)); err != nil {
 		return nil, err
 	}
 	g.Counts = unit(k, order[0])
@@ -122,14 +118,14 @@ func MakeGreedy(ctx context.Context, m *Meter, o GreedyOptions) (*Greedy, error)
 			}
 			counts := slices.Clone(g.Counts)
 			counts[i]++
-			s, err := m.Score(ctx, "with "+m.Set.List[i].Name, counted(counts))
+			s, err := m.Score(ctx, "with "+m.Set.List[i].Name, CountShare(counts))
 			if err != nil {
 				return nil, fmt.Errorf("a soup with %s: %w", m.Set.List[i].Name, err)
 			}
 			step := Step{Name: m.Set.List[i].Name, Before: g.Score.Value, Value: s.Value}
 			step.Accepted = s.Value >= g.Score.Value+o.MinGain && (!o.Strict || s.Value > g.Score.Value)
 			if o.Sure && step.Accepted {
-				if step.Chance, err = sure.chance(ctx, counted(g.Counts), counted(counts)); err != nil {
+				if step.Chance, err = sure.chance(ctx, CountShare(g.Counts), CountShare(counts)); err != nil {
 					return nil, err
 				}
 				step.Accepted = s.Value > g.Score.Value && step.Chance < sureness
@@ -142,6 +138,40 @@ func MakeGreedy(ctx context.Context, m *Meter, o GreedyOptions) (*Greedy, error)
 	}
 	g.Weights = weights(m.Set, g.Counts)
 	return g, nil
+}
+
+// MeasureSingles measures every ingredient by itself.
+func MeasureSingles(ctx context.Context, m *Meter) (list []Single, err error) {
+	for i, one := range m.Set.List {
+		s, err := m.Score(ctx, one.Name, CountShare(unit(len(m.Set.List), i)))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", one.Name, err)
+		}
+		list = append(list, Single{one.Name, s})
+	}
+	return list, nil
+}
+
+// BestSingle is the place of the best of a list, the first of equal ones.
+func BestSingle(list []Single) int {
+	best := 0
+	for i := range list {
+		if compare(list[i].Score.Value, list[best].Score.Value) > 0 {
+			best = i
+		}
+	}
+	return best
+}
+
+// Figure is a score in words.
+func Figure(s *evaluation.Score) string {
+	switch s.Metric {
+	case evaluation.MetricAccuracy:
+		return fmt.Sprintf("accuracy %.4f", s.Value)
+	case evaluation.MetricMacroF1:
+		return fmt.Sprintf("macro F1 %.4f", s.Value)
+	}
+	return fmt.Sprintf("loss %.4f", s.Loss)
 }
 
 // weights are the ingredients of a soup.

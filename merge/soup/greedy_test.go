@@ -209,7 +209,9 @@ func TestGreedyResumes(t *testing.T) {
 	for range 12 {
 		models = append(models, r.vector(4))
 	}
-	rows := func(x []float32) []float64 { return []float64{-math.Abs(float64(x[0] + x[1])), -math.Abs(float64(x[2] - x[3]))} }
+	rows := func(x []float32) []float64 {
+		return []float64{-math.Abs(float64(x[0] + x[1])), -math.Abs(float64(x[2] - x[3]))}
+	}
 	whole := &toy{rows: rows}
 	o := soup.GreedyOptions{Order: soup.OrderMetric, Sure: true, Copies: 2}
 	want, err := soup.MakeGreedy(ctx, meter(numbers(t, tensors.F32, models...), whole), o)

@@ -146,14 +146,17 @@ type Blend struct {
 	N      Numbers
 }
 
-// Mix is the mix that the numbers make.
-func (b *Blend) Mix(exact bool) *Mix {
+// Shares are those of the numbers as they are now.
+func (b *Blend) Shares() func(tensor string) Share {
 	shares := make([]Share, len(b.N))
 	for g, n := range b.N {
 		shares[g] = Share{b.Form.Shares(n), 1}
 	}
-	return b.Set.Mix(func(tensor string) Share { return shares[b.Groups.of[tensor]] }, exact)
+	return func(tensor string) Share { return shares[b.Groups.of[tensor]] }
 }
+
+// Mix is the mix that the numbers make.
+func (b *Blend) Mix(exact bool) *Mix { return b.Set.Mix(b.Shares(), exact) }
 
 // set gives a learner the mix.
 func (b *Blend) set(l Learner, exact bool) error {

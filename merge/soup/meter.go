@@ -62,8 +62,8 @@ func (m *Meter) key(kind string, share Share) string {
 	return m.Judge.Key(hex.EncodeToString(h.Sum(nil)))
 }
 
-// counted are the shares of copies.
-func counted(counts []int) Share {
+// CountShare are the shares of copies.
+func CountShare(counts []int) Share {
 	s := Share{Of: make([]float64, len(counts))}
 	for i, n := range counts {
 		s.Of[i] = float64(n)

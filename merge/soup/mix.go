@@ -139,6 +139,6 @@ func (m *Mix) ReadAt(name string, dst []float32, off int64) error {
 
 // Counted is the mean of ingredients, each counted so many times, as it will be stored.
 func (s *Set) Counted(counts []int) *Mix {
-	share := counted(counts)
+	share := CountShare(counts)
 	return s.Mix(func(string) Share { return share }, false)
 }

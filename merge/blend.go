@@ -1,0 +1,345 @@
+package merge
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mergekit/mergekit/internal/memory"
+	"github.com/mergekit/mergekit/merge/align"
+	"github.com/mergekit/mergekit/merge/plan"
+	"github.com/mergekit/mergekit/merge/soup"
+	"github.com/mergekit/mergekit/merge/stream"
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// Methods that blend find out what to make by looking at models as wholes, but what they make of each tensor is a sum of the inputs', so
+// no model is ever in memory for it: the models stream while the method looks for its numbers, and stream again into the output.
+
+// blended is what such a method has made.
+type blended struct {
+	values align.Weights // tensors of floats, by the output's names; used from several goroutines
+	digest string        // of what the values depend on beside the recipe and the models
+	report any
+	notes  []string     // the report in words
+	file   []byte       // the report as a file of the output; nil: none
+	done   func() error // removes what was kept for a run that goes on; may be nil
+}
+
+// blends runs the methods that blend.
+var blends = map[string]func(ctx context.Context, j *job) (*blended, error){}
+
+// mergeBlend merges by a method that blends.
+func (j *job) mergeBlend(ctx context.Context, start time.Time, watch *memory.Watcher) (*Summary, error) {
+	p := j.p
+	if err := tensors.CheckOutput(j.out, j.o.Force, j.o.Resume); err != nil { // before the work
+		return nil, err
+	}
+	if p.Aligned != nil {
+		var err error
+		if j.maps, err = alignModels(ctx, p, j.out, j.o); err != nil {
+			return nil, err
+		}
+		if err := j.maps.apply(p, j.o.MaxMemory/alignShare); err != nil {
+			return nil, &InputError{err}
+		}
+	}
+	if j.o.Warn != nil {
+		for _, w := range p.Warnings {
+			j.o.Warn(w)
+		}
+	}
+	made, err := blends[p.Method.Name](ctx, j)
+	if err != nil {
+		return nil, j.refused(err)
+	}
+	p.Warnings = append(p.Warnings, made.notes...) // for the model card
+	j.chosen = made.digest
+	if j.o.Started != nil {
+		j.o.Started(p.BytesWritten())
+	}
+	s, err := j.commit(ctx, nil, func(w *tensors.Writer) (s *Summary, err error) {
+		if j.maps != nil {
+			if err := j.maps.save(p, w, j.o); err != nil {
+				return nil, err
+			}
+		}
+		err = j.bounded(func() error {
+			s, err = j.writeBlend(ctx, w, made.values)
+			return err
+		})
+		if err == nil && made.file != nil {
+			err = w.WriteFile(soupFile, made.file)
+		}
+		return s, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if made.done != nil {
+		if err := made.done(); err != nil {
+			return nil, fmt.Errorf("the output is complete, but what was kept for a run that goes on could not be removed: %w", err)
+		}
+	}
+	s.Output, s.Report, s.Notes = j.out, made.report, made.notes
+	s.Seconds = time.Since(start).Seconds()
+	s.PeakAnon, s.PeakRSS = watch.Stop()
+	return s, nil
+}
+
+// inputsOf are the models of a plan by the order of the recipe's tasks, with the names that their tensors have for those of the output.
+// The base is not among them; it is nil without one.
+func (j *job) inputsOf() (list []soup.Ingredient, base *soup.Ingredient, infos []tensors.Info, err error) {
+	var order []*plan.Model
+	of := map[*plan.Model]*ingredient{}
+	var onBase *plan.Model
+	for _, t := range j.p.Tasks {
+		for i, in := range t.Inputs {
+			if of[in.Model] == nil {
+				of[in.Model] = &ingredient{m: in.Model, names: map[string]string{}, shapes: map[string]tensors.Info{}, sources: map[string]part{}}
+				order = append(order, in.Model)
+			}
+			if i == t.Base {
+				onBase = in.Model
+			}
+			if t.Copy {
+				continue
+			}
+			if len(in.Pieces) != len(t.Pieces) {
+				return nil, nil, nil, j.refuse("%s has %s in %d pieces, and the output in %d; soups need models that store their experts alike", in.Model.Name(), t.Name, len(in.Pieces), len(t.Pieces))
+			}
+			for k, piece := range t.Pieces {
+				of[in.Model].names[piece.Name], of[in.Model].shapes[piece.Name] = in.Pieces[k], piece
+			}
+		}
+		if !t.Copy {
+			infos = append(infos, t.Pieces...)
+		}
+	}
+	// The order of the recipe.
+	slices.SortStableFunc(order, func(a, b *plan.Model) int { return j.place(a) - j.place(b) })
+	for _, m := range order {
+		one := soup.Ingredient{Name: m.Name(), Weights: of[m]}
+		if m == onBase {
+			base = &one
+		} else {
+			list = append(list, one)
+		}
+	}
+	return list, base, infos, nil
+}
+
+// place is where the recipe lists a model.
+func (j *job) place(m *plan.Model) int {
+	for i := range j.p.Recipe.Models {
+		if j.p.Recipe.Models[i].Model.Same(m.Ref) {
+			return i
+		}
+	}
+	return len(j.p.Recipe.Models)
+}
+
+// ingredient are a model's tensors as the merge reads them, under the names and in the shapes of the output. It gives pages back that
+// were read, so that models that stream by leave nothing in memory.
+type ingredient struct {
+	m      *plan.Model
+	names  map[string]string
+	shapes map[string]tensors.Info
+
+	mu      sync.Mutex
+	sources map[string]part
+}
+
+// Lookup returns a tensor's dtype and shape.
+func (w *ingredient) Lookup(name string) (tensors.Info, bool) {
+	own, ok := w.names[name]
+	if !ok {
+		return tensors.Info{}, false
+	}
+	info, ok := w.m.Lookup(own)
+	info.Name, info.Shape = name, w.shapes[name].Shape
+	return info, ok
+}
+
+// Names lists all tensors.
+func (w *ingredient) Names() []string { return slices.Sorted(maps.Keys(w.names)) }
+
+// Read returns a tensor's values.
+func (w *ingredient) Read(name string) ([]float32, error) {
+	info, ok := w.Lookup(name)
+	if !ok {
+		return nil, &align.Error{File: w.m.Name(), Tensor: name, Msg: "no such tensor"}
+	}
+	x := make([]float32, info.Elems())
+	return x, w.ReadAt(name, x, 0)
+}
+
+// ReadAt fills dst with a tensor's values from element off on.
+func (w *ingredient) ReadAt(name string, dst []float32, off int64) error {
+	w.mu.Lock()
+	src := w.sources[name]
+	if src == nil {
+		own, ok := w.names[name]
+		var err error
+		if !ok {
+			err = &align.Error{File: w.m.Name(), Tensor: name, Msg: "no such tensor"}
+		} else if src, err = modelSource(w.m, own); err == nil {
+			w.sources[name] = src
+		}
+		if err != nil {
+			w.mu.Unlock()
+			return err
+		}
+	}
+	w.mu.Unlock()
+	defer src.Release(off, int64(len(dst)))
+	return readFloat32(src, dst, off)
+}
+
+// blendElems is how many elements of a tensor are written at a time.
+const blendElems = 1 << 18
+
+// writeBlend streams tensors into the output, several at a time.
+func (j *job) writeBlend(ctx context.Context, w *tensors.Writer, values align.Weights) (*Summary, error) {
+	s := &Summary{Method: j.p.Method.Name, Backend: j.o.Backend.Description(), Tensors: len(j.p.Outputs()), Elements: j.p.Elements(), Read: j.p.BytesRead(), Written: j.p.BytesWritten()}
+	type piece struct {
+		task  *plan.Task
+		k, at int // among the task's pieces, and in the writer
+	}
+	var list []piece
+	n := 0
+	for _, t := range j.p.Tasks {
+		for k := range t.Pieces {
+			if w.Done(n) {
+				s.Resumed++
+			} else {
+				list = append(list, piece{t, k, n})
+			}
+			n++
+		}
+	}
+	threads := j.o.Threads
+	if threads <= 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	var next atomic.Int64
+	var failed atomic.Bool
+	errs := make([]error, len(list))
+	var wg sync.WaitGroup
+	for range min(threads, len(list)) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for !failed.Load() {
+				i := int(next.Add(1)) - 1
+				if i >= len(list) {
+					return
+				}
+				one := list[i]
+				if one.task.Copy {
+					errs[i] = j.copyPiece(ctx, w, one.task, one.k, one.at)
+				} else {
+					errs[i] = j.writePiece(ctx, w, one.task.Pieces[one.k], one.at, values)
+				}
+				if errs[i] == nil {
+					errs[i] = w.Finish(one.at)
+				}
+				if errs[i] != nil {
+					failed.Store(true)
+				}
+			}
+		}()
+	}
+	wg.Wait()
+	for _, err := range errs { // the first in the plan's order
+		if err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// writePiece computes a tensor and writes it, part by part.
+func (j *job) writePiece(ctx context.Context, w *tensors.Writer, info tensors.Info, at int, values align.Weights) error {
+	n := int(min(blendElems, info.Elems()))
+	x, b := make([]float32, n), make([]byte, n*info.DType.Size())
+	for off := int64(0); off < info.Elems(); off += int64(n) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n = int(min(blendElems, info.Elems()-off))
+		if err := align.ReadAt(values, info.Name, x[:n], off); err != nil {
+			return err
+		}
+		if !j.o.AllowNonFinite {
+			for _, v := range x[:n] {
+				if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
+					return &stream.NonFiniteError{Tensor: info.Name}
+				}
+			}
+		}
+		part := b[:n*info.DType.Size()]
+		if err := tensors.EncodeFloat32(part, info.DType, x[:n]); err != nil {
+			return fmt.Errorf("%s: %w", info.Name, err)
+		}
+		if err := w.WriteAt(at, part, off*int64(info.DType.Size())); err != nil {
+			return err
+		}
+		if j.o.Written != nil {
+			j.o.Written(int64(len(part)))
+		}
+	}
+	return nil
+}
+
+// copyPiece copies a tensor that is no float: it must be the same in all models.
+func (j *job) copyPiece(ctx context.Context, w *tensors.Writer, t *plan.Task, k, at int) error {
+	info := t.Pieces[k]
+	size := int64(info.DType.Size())
+	first, err := modelSource(t.Inputs[0].Model, t.Inputs[0].Pieces[k])
+	if err != nil {
+		return err
+	}
+	n := min(int64(blendElems), info.Elems())
+	scratch, other := make([]byte, n*size), make([]byte, n*size)
+	for off := int64(0); off < info.Elems(); off += n {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n = min(n, info.Elems()-off)
+		b, err := first.Bytes(off, n, scratch)
+		if err != nil {
+			return err
+		}
+		for _, in := range t.Inputs[1:] {
+			if !t.Check {
+				break
+			}
+			src, err := modelSource(in.Model, in.Pieces[k])
+			if err != nil {
+				return err
+			}
+			c, err := src.Bytes(off, n, other)
+			if err != nil {
+				return err
+			}
+			if !bytes.Equal(b, c) {
+				return &InputError{fmt.Errorf("%s: %s and %s differ; a buffer that is not floating point must be the same in all models", info.Name, t.Inputs[0].Model.Name(), in.Model.Name())}
+			}
+		}
+		if err := w.WriteAt(at, b, off*size); err != nil {
+			return err
+		}
+		if j.o.Written != nil {
+			j.o.Written(int64(len(b)))
+		}
+	}
+	return nil
+}
