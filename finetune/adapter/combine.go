@@ -25,6 +25,11 @@ var CombineMethods = []struct{ Name, Text string }{
 	{"dare_ties_svd", "DARE on the deltas, merged by TIES, then truncated"},
 	{"magnitude_prune", "the largest entries of the factors, summed"},
 	{"magnitude_prune_svd", "the largest entries of the deltas, summed, then truncated"},
+	{"knots", "TIES on the right singular vectors of all deltas side by side, then truncated (KnOTS)"},
+	{"core_space", "the deltas as small cores between shared bases, summed: exact before it is truncated (Core Space)"},
+	{"core_space_ties", "TIES on the cores, then truncated"},
+	{"core_space_tsv", "the cores' singular vectors turned apart and added (TSV-M), then truncated"},
+	{"core_space_iso", "the sum of the cores with all its singular values made equal (Iso-C), then truncated"},
 }
 
 // CombineOptions say how adapters are combined.
@@ -131,15 +136,15 @@ func (c *combination) check() error {
 		o.Method = "linear"
 	}
 	kind := strings.TrimSuffix(o.Method, "_svd")
-	c.full = strings.HasSuffix(o.Method, "svd")
+	c.full = strings.HasSuffix(o.Method, "svd") || shared(o.Method)
 	c.op = operator{density: 1, seed: o.Seed}
 	switch kind {
-	case "ties", "magnitude_prune":
+	case "ties", "magnitude_prune", "knots", "core_space_ties":
 		c.op.prune = "magnitude"
 	case "dare_linear", "dare_ties":
 		c.op.prune, c.op.rescale = "random", true
 	}
-	if strings.HasSuffix(kind, "ties") {
+	if strings.HasSuffix(kind, "ties") || kind == "knots" {
 		c.op.elect = o.Sign
 		if o.Sign == "" {
 			c.op.elect = "total"
@@ -368,7 +373,9 @@ func (c *combination) truncated(path string, parts []factorPair, rank int) (a, b
 	for _, p := range parts {
 		total += p.rank
 	}
-	if c.o.Method == "svd" && total < min(in, out) {
+	if shared(c.o.Method) {
+		s, err = c.inSharedBases(parts, rank)
+	} else if c.o.Method == "svd" && total < min(in, out) {
 		wa, wb := c.cat(parts, total)
 		s, err = linalg.OfProduct(linalg.Of(wb, out, total), linalg.Of(wa, total, in), rank, 0)
 	} else {
