@@ -183,6 +183,7 @@ type job struct {
 	maps *aligned // nil: no model is aligned
 
 	evaluator *evaluator // nil: the recipe measures nothing
+	chosen    string     // identifies what a method that blends has found; "" for others
 }
 
 // prepare does what comes before anything is written: it sees that memory and the output's place will do, and finds maps.
@@ -197,7 +198,6 @@ func (j *job) prepare(ctx context.Context) error {
 		room = j.o.MaxMemory / alignShare
 		bounds.MaxMemory -= room
 		if _, err := stream.NewEngine(j.o.Backend, bounds); err != nil {
-	chosen    string     // identifies what a method that blends has found; "" for others
 			room, bounds.MaxMemory = smallestBlock, j.o.MaxMemory // the least; the bound is a generous estimate
 		}
 		j.o.MaxMemory = bounds.MaxMemory

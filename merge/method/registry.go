@@ -36,7 +36,7 @@ const (
 )
 
 // String returns the kind's name in recipes' terms.
-func (k Kind) String() string { return [...]string{"float", "int", "bool", "text", "pair"}[k] }
+func (k Kind) String() string { return [...]string{"float", "int", "bool", "text", "pair", "float or text"}[k] }
 
 // Param describes one parameter that a method reads from a recipe.
 type Param struct {
