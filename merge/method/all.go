@@ -39,11 +39,11 @@ var wholes = []*Method{
 	Pleas,
 	RegMean,
 	RegMeanPP,
-}
-
-// aliases are second names that recipes may use.
 	GreedySoup,
 	LearnedSoup,
 	AdaMerging,
 	Fisher,
+}
+
+// aliases are second names that recipes may use.
 var aliases = map[string]string{}
