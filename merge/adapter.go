@@ -8,11 +8,15 @@ import (
 	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/merge/stream"
 	"github.com/mergekit/mergekit/tensors"
+	"github.com/mergekit/mergekit/tensors/sparse"
 )
 
-// OpenAdapter opens a PEFT adapter on a base, for plan.Options. Adapters that add tensors to the base (a head for another
+// OpenAdapter opens a PEFT adapter or a sparse difference on a base, for plan.Options. Adapters that add tensors to the base (a head for another
 // task, a head that is untied from the embedding) change what kind of model it is, which a merge cannot follow.
 func OpenAdapter(dir string, base *tensors.Checkpoint, config []byte) (plan.Adapter, error) {
+	if sparse.Is(dir) {
+		return openSparse(dir, base)
+	}
 	a, err := adapter.OpenMapped(dir)
 	if err != nil {
 		return nil, err

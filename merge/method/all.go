@@ -32,6 +32,9 @@ var methods = []*Method{
 	Consensus,
 	Knots,
 	CoreSpace,
+	Graft,
+	LocalizeStitch,
+	ComposeSparse,
 }
 
 // wholes are the methods that package merge runs on whole models, with data.

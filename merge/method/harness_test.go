@@ -41,6 +41,7 @@ type merging struct {
 	seed    uint64
 	survey  bool
 	backend string // "": go
+	change  func(*method.Task)
 }
 
 func (m merging) try() ([]float32, *method.Task, error) {
@@ -72,6 +73,9 @@ func (m merging) try() ([]float32, *method.Task, error) {
 		inputs = append(inputs, in)
 	}
 	task := method.Task{Name: "model.layers.0.mlp.up_proj.weight", Shape: m.shape, Seed: m.seed}
+	if m.change != nil {
+		m.change(&task)
+	}
 	out, done, err := stream.MergeTensors(context.Background(), b, stream.Options{Threads: m.threads, ChunkElem: m.chunk, Survey: m.survey}, m.method, task, m.base, inputs, m.shared, tensors.F32)
 	if err != nil {
 		return nil, nil, err
@@ -279,6 +283,7 @@ func invariant(t *testing.T) []merging {
 		{method: "nearswap", shape: shape, x: list[:2], shared: params{"t": 0.01}},
 		{method: "arcee_fusion", shape: shape, x: list[:2]},
 		{method: "passthrough", base: -1, shape: shape, x: list[:1], each: []params{{"scale": 1.25}}},
+		three("graft", nil), three("localize_stitch", nil), three("compose_sparse", params{"on_overlap": "sign_elect"}), three("compose_sparse", params{"on_overlap": "mean"}),
 	}
 	have := map[string]bool{}
 	for _, m := range all {

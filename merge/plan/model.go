@@ -10,6 +10,7 @@ import (
 	"github.com/mergekit/mergekit/arch"
 	"github.com/mergekit/mergekit/merge/recipe"
 	"github.com/mergekit/mergekit/tensors"
+	"github.com/mergekit/mergekit/tensors/sparse"
 )
 
 // Model is one model that a recipe refers to, opened: headers and configuration.
@@ -32,6 +33,7 @@ type resolver struct {
 	recipeDir   string
 	hubCache    string
 	openAdapter OpenAdapter
+	base        *recipe.ModelRef // of the recipe: what sparse differences that stand alone are on
 }
 
 // find returns the directory or file that a part of a reference means: a path relative to the working directory or to the
@@ -141,6 +143,9 @@ func (r resolver) open(ref recipe.ModelRef) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	if sparse.Is(dir) {
+		return r.openOnBase(ref, dir)
+	}
 	m := &Model{Ref: ref, Dir: dir}
 	if st, err := os.Stat(dir); err == nil && st.IsDir() {
 		raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
@@ -164,4 +169,28 @@ func (r resolver) open(ref recipe.ModelRef) (*Model, error) {
 		return nil, fmt.Errorf("model %s: %w", ref, err)
 	}
 	return m, r.adapt(m)
+}
+
+// openOnBase opens a sparse difference that a recipe names as a model: it stands on the recipe's base.
+func (r resolver) openOnBase(ref recipe.ModelRef, file string) (*Model, error) {
+	switch {
+	case r.base == nil || r.base.Same(ref):
+		return nil, fmt.Errorf("model %s: is a sparse difference, not a model; set base_model to what it is a difference from, or write BASE+%s", ref, ref.Path)
+	case ref.LoraPath != "":
+		return nil, fmt.Errorf("model %s: an adapter cannot be put on a sparse difference; list both as models", ref)
+	case r.base.LoraPath != "":
+		return nil, fmt.Errorf("model %s: is a sparse difference on base_model %s, which is a base with an adapter itself; write that one as a checkpoint first", ref, r.base)
+	case r.openAdapter == nil:
+		return nil, fmt.Errorf("model %s: sparse differences are not supported here; apply it to its base first (mergekit graft apply) and name the result", ref)
+	}
+	m, err := r.open(*r.base)
+	if err != nil {
+		return m, err
+	}
+	m.Ref = ref
+	if m.Adapter, err = r.openAdapter(file, m.Checkpoint, m.RawConfig); err != nil {
+		return m, fmt.Errorf("model %s: %w", ref, err)
+	}
+	m.AdapterDir = file
+	return m, nil
 }

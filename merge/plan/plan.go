@@ -273,7 +273,7 @@ func (b *builder) refuseLater() error {
 func (p *Plan) recipeDir() string { return filepath.Dir(p.Recipe.File) }
 
 func (b *builder) openModels() error {
-	res := resolver{recipeDir: b.recipeDir(), hubCache: b.Options.HubCache, openAdapter: b.Options.OpenAdapter}
+	res := resolver{recipeDir: b.recipeDir(), hubCache: b.Options.HubCache, openAdapter: b.Options.OpenAdapter, base: b.Recipe.Base}
 	for _, ref := range b.Recipe.References() {
 		m, err := res.open(ref)
 		if m != nil {
