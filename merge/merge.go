@@ -18,6 +18,7 @@ import (
 	"github.com/mergekit/mergekit/merge/recipe"
 	"github.com/mergekit/mergekit/merge/repair"
 	"github.com/mergekit/mergekit/merge/stream"
+	"github.com/mergekit/mergekit/merge/survey"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -35,6 +36,7 @@ type Options struct {
 	AllowNonFinite bool
 	Verify         bool                               // check that every assignment of a matching is optimal
 	Version        string                             // of the program, for the model card
+	Report         string                             // the page to write about the merge; "": none
 	Started        func(total int64)                  // bytes that will be written (without what an interrupted merge has done)
 	Written        func(n int64)                      // progress, from any goroutine
 	Warn           func(message string)               // plan warnings and the like
@@ -43,6 +45,8 @@ type Options struct {
 	Repairing      func(done, total int, what string) // progress of measuring what a repair needs
 	// ModelBackend opens the backend of forward passes, for what needs data, and says how to close it; nil: the best that is installed.
 	ModelBackend func() (compute.Backend, func(), error)
+
+	survey *survey.Survey // what a report is gathered in; nil: none is asked for
 }
 
 // Summary says what a merge did.
@@ -65,8 +69,9 @@ type Summary struct {
 	Aligned   []AlignReport   `json:"aligned,omitempty"`
 	Repaired  *repair.Report  `json:"repaired,omitempty"`
 	Evaluated *Evaluated      `json:"evaluated,omitempty"`
-	Report    any             `json:"report,omitempty"` // of a method that sees models as wholes
-	Notes     []string        `json:"-"`                // the same in words
+	Report    any             `json:"report,omitempty"`      // of a method that sees models as wholes
+	Notes     []string        `json:"-"`                     // the same in words
+	Page      string          `json:"report_file,omitempty"` // the page about the merge
 }
 
 // ModelSurvival says how much of a model's task vector reached the output.
@@ -146,17 +151,20 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 	if err := errors.Join(checkRepair(p), checkData(p)); err != nil {
 		return nil, err
 	}
+	if o.Report != "" {
+		if err := checkReport(o.Report, out, o.Force); err != nil {
+			return nil, err
+		}
+		o.survey = newSurvey(p)
+	}
 	j := &job{p: p, out: out, o: o}
 	if err := j.prepareEvaluation(ctx); err != nil {
 		return nil, err
 	}
 	if p.Method.Whole {
-		return j.mergeWhole(ctx, start, watch)
+		return j.reported(j.mergeWhole(ctx, start, watch))
 	}
 	if err := j.prepare(ctx); err != nil {
-		return nil, err
-	}
-	if err := j.localize(ctx); err != nil {
 		return nil, err
 	}
 	if o.Warn != nil {
@@ -175,7 +183,7 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 	s.Output = out
 	s.Seconds = time.Since(start).Seconds()
 	s.PeakAnon, s.PeakRSS = watch.Stop()
-	return s, nil
+	return j.reported(s, nil)
 }
 
 // job is a merge on its way from a plan to an output.
@@ -285,6 +293,7 @@ func execute(ctx context.Context, p *plan.Plan, w *tensors.Writer, o Options) (*
 	first := map[*stream.Job]int{} // index of a job's first piece in the writer
 	count := map[*stream.Job]int{}
 	sources := map[*stream.Job][]string{}
+	models := map[*stream.Job][]int{}
 	index, left := 0, int64(0)
 	for _, t := range p.Tasks {
 		job := &stream.Job{Task: t.MethodTask(p), Method: p.Method, Out: t.DType, Sink: newSink(w, index, t.Pieces), AllowNonFinite: o.AllowNonFinite}
@@ -299,6 +308,7 @@ func execute(ctx context.Context, p *plan.Plan, w *tensors.Writer, o Options) (*
 			job.Inputs = append(job.Inputs, src)
 			sources[job] = append(sources[job], in.Model.Name())
 		}
+		models[job] = modelIndices(p, t)
 		job.Done = true
 		for i := range t.Pieces {
 			job.Done = job.Done && w.Done(index+i)
@@ -317,7 +327,10 @@ func execute(ctx context.Context, p *plan.Plan, w *tensors.Writer, o Options) (*
 	}
 	var mu sync.Mutex
 	tally := newTally()
-	e, err := stream.NewEngine(o.Backend, stream.Options{Threads: o.Threads, MaxMemory: o.MaxMemory, Inputs: p.Widest(), Whole: p.Holds(), Written: o.Written, Finished: func(j *stream.Job) error {
+	e, err := stream.NewEngine(o.Backend, stream.Options{Threads: o.Threads, MaxMemory: o.MaxMemory, Inputs: p.Widest(), Whole: p.Holds(), Written: o.Written, Survey: o.survey != nil, Finished: func(j *stream.Job) error {
+		if o.survey != nil {
+			o.survey.Add(&j.Task, models[j])
+		}
 		mu.Lock()
 		tally.add(&j.Task, sources[j])
 		mu.Unlock()

@@ -23,6 +23,7 @@ type mergeOptions struct {
 	force, resume                 bool
 	noTokenizer, noCard           bool
 	allowNonFinite, verify        bool
+	report                        string
 }
 
 // planOptions are the flags that change how a recipe is understood; merge and plan share them.
@@ -92,6 +93,7 @@ EXIT STATUS
 	f.BoolVar(&o.noCard, "no-model-card", false, "write neither README.md nor mergekit_config.yml")
 	f.BoolVar(&o.verify, "verify", false, "check that every assignment of an alignment is optimal")
 	f.BoolVar(&o.allowNonFinite, "allow-non-finite", false, "accept NaN and infinite values in the result")
+	f.StringVar(&o.report, "report", "", "write a page about the merge: what survives of task vectors, sign conflicts, overlap of masks, distances (costs another pass or two)")
 	return cmd
 }
 
@@ -101,7 +103,7 @@ func runMerge(cmd *cobra.Command, recipe, out string, o *mergeOptions) error {
 		return err
 	}
 	mo := merge.Options{Plan: popts, Threads: o.threads, Force: o.force, Resume: o.resume, CopyTokenizer: !o.noTokenizer,
-		ModelCard: !o.noCard, AllowNonFinite: o.allowNonFinite, Verify: o.verify, Version: version}
+		ModelCard: !o.noCard, AllowNonFinite: o.allowNonFinite, Verify: o.verify, Version: version, Report: o.report}
 	if mo.ShardBytes, err = parseSize("--shard-size", o.shardSize); err != nil {
 		return err
 	}
@@ -169,6 +171,9 @@ func printSummary(s *merge.Summary) {
 	}
 	for _, note := range s.Notes {
 		fmt.Printf("  %s\n", note)
+	}
+	if s.Page != "" {
+		fmt.Printf("  report: %s\n", s.Page)
 	}
 	if r := s.Repaired; r != nil {
 		fmt.Printf("  repaired by %s: %d units in %d layers, %d batch norms\n", r.Mode, r.Units, len(r.Layers), r.Norms)

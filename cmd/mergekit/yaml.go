@@ -18,7 +18,7 @@ import (
 type yamlFlags struct {
 	crimes, truncate, cuda, copyTokenizer, card, lowCPU, readToGPU, multiGPU, gpuRich bool
 	lazy, clone, trust, safe, async                                                   bool
-	device, shard, cache, loraCache, loraDType, backend                               string
+	device, shard, cache, loraCache, loraDType, backend, report                       string
 	seed                                                                              int64
 	threads, writeThreads, verbose                                                    int
 	resume, force                                                                     bool
@@ -70,6 +70,7 @@ func newYAMLCommand() *cobra.Command {
 	f.StringVar(&o.backend, "backend", "", "where graphs run (beyond Python's tool): auto, go, xla:cpu, xla:cuda or a plugin's path")
 	f.BoolVar(&o.resume, "resume", false, "finish an interrupted merge (beyond Python's tool)")
 	f.BoolVar(&o.force, "force", false, "replace the output directory even if it holds no earlier merge (beyond Python's tool)")
+	f.StringVar(&o.report, "report", "", "write a page about the merge (beyond Python's tool)")
 	return cmd
 }
 
@@ -118,7 +119,7 @@ func runYAML(cmd *cobra.Command, recipe, out string, o *yamlFlags) error {
 	_, err = os.Stat(filepath.Join(out, "mergekit_config.yml"))
 	force := o.force || err == nil
 	return mergeWith(cmd, recipe, out, choice, merge.Options{Plan: po, Threads: o.threads, ShardBytes: shard, Force: force && !o.resume, Resume: o.resume,
-		CopyTokenizer: o.copyTokenizer, ModelCard: o.card, Version: version})
+		CopyTokenizer: o.copyTokenizer, ModelCard: o.card, Version: version, Report: o.report})
 }
 
 // yamlShardSize reads 5B, 500M, 2000K or plain bytes: decimal, integers only, as Python's tool does.

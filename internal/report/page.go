@@ -119,9 +119,9 @@ func told(rows []Row) []Pair {
 		add("Best validation", "%s at step %.0f (perplexity %s)", short(best.y), best.x, short(math.Exp(best.y)))
 	}
 	if n, ok := last(rows, "tokens"); ok {
-		text := grouped(n)
+		text := Grouped(n)
 		if trained, ok := last(rows, "trained_tokens"); ok && n > 0 {
-			text += fmt.Sprintf(", of which %s trained (%.0f%%)", grouped(trained), 100*trained/n)
+			text += fmt.Sprintf(", of which %s trained (%.0f%%)", Grouped(trained), 100*trained/n)
 		}
 		add("Tokens", "%s", text)
 	}
@@ -170,13 +170,13 @@ func evaluations(rows []Row) *Table {
 // short writes a number with four digits that count.
 func short(v float64) string {
 	if a := math.Abs(v); a >= 1e4 && a < 1e15 {
-		return grouped(v)
+		return Grouped(v)
 	}
 	return strconv.FormatFloat(v, 'g', 4, 64)
 }
 
-// grouped writes a whole number with thin spaces between thousands.
-func grouped(v float64) string {
+// Grouped writes a whole number with thin spaces between thousands.
+func Grouped(v float64) string {
 	s := strconv.FormatFloat(math.Round(v), 'f', 0, 64)
 	sign := ""
 	if len(s) > 0 && s[0] == '-' {

@@ -128,10 +128,10 @@ func survived(c *Cell, i int) float64 { return ratio(c.Models[i].Survived, c.Mod
 
 // survival is how much of the task vectors is left, and how large they are.
 func (v *view) survival() report.Section {
-	t := report.Table{Named: true, Head: []string{"model", "entries that differ from the base", "of these, left", "share left", "norm over the base's", "share of its norm left"}}
+	t := report.Table{Named: true, Head: []string{"model", "entries changed", "left", "share left", "norm over the base's", "share of norm left"}}
 	for _, i := range v.vectors {
 		m := &v.all.Models[i]
-		t.Rows = append(t.Rows, []string{v.Models[i], strconv.FormatInt(m.NonZero, 10), strconv.FormatInt(m.Survived, 10), percent(ratio(m.Survived, m.NonZero)),
+		t.Rows = append(t.Rows, []string{v.labels[i], report.Grouped(float64(m.NonZero)), report.Grouped(float64(m.Survived)), percent(ratio(m.Survived, m.NonZero)),
 			percent(lengths(m.Delta, v.all.Base)), percent(lengths(m.Left, m.Delta))})
 	}
 	shares := func(c *Cell) []float64 { return each(v.vectors, func(i int) float64 { return survived(c, i) }) }
@@ -165,7 +165,7 @@ func (v *view) survivalByRole() report.Section {
 // conflicts is where signs differ.
 func (v *view) conflicts() report.Section {
 	s := report.Section{Title: "Sign conflicts",
-		Note: fmt.Sprintf("In %d of %d elements at least two task vectors have something left; in %s of them not all signs agree.", v.all.Overlap, v.all.Elements, percent(ratio(v.all.Conflict, v.all.Overlap)))}
+		Note: fmt.Sprintf("In %s of %s elements at least two task vectors have something left; in %s of them not all signs agree.", report.Grouped(float64(v.all.Overlap)), report.Grouped(float64(v.all.Elements)), percent(ratio(v.all.Conflict, v.all.Overlap)))}
 	s.Heats = append(s.Heats, v.grid("Elements with opposite signs, in percent of those where several are left", "", func(c *Cell) float64 { return ratio(c.Conflict, c.Overlap) }))
 	m := v.matrix("Opposite signs between two models, in percent of the elements that both have left", "Unrelated task vectors disagree in half of them.", v.all.Clash)
 	m.Percent = true
@@ -209,11 +209,11 @@ func (v *view) distances() report.Section {
 	t := report.Table{Named: true, Head: []string{"model", "elements", "norm", "distance to the merge", "over its norm"}}
 	for _, i := range v.read {
 		m := &v.all.Models[i]
-		name := v.Models[i]
+		name := v.labels[i]
 		if i == v.Base {
 			name += " (base)"
 		}
-		t.Rows = append(t.Rows, []string{name, strconv.FormatInt(m.Elements, 10), short(math.Sqrt(m.Norm)), short(math.Sqrt(m.Distance)), percent(lengths(m.Distance, m.Norm))})
+		t.Rows = append(t.Rows, []string{name, report.Grouped(float64(m.Elements)), short(math.Sqrt(m.Norm)), short(math.Sqrt(m.Distance)), percent(lengths(m.Distance, m.Norm))})
 	}
 	far := func(c *Cell) []float64 {
 		return each(v.read, func(i int) float64 { return lengths(c.Models[i].Distance, c.Models[i].Norm) })
