@@ -167,6 +167,9 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 	if err := j.prepare(ctx); err != nil {
 		return nil, err
 	}
+	if err := j.localize(ctx); err != nil {
+		return nil, err
+	}
 	if o.Warn != nil {
 		for _, w := range p.Warnings {
 			o.Warn(w)
