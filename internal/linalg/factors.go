@@ -12,9 +12,9 @@ type Factors struct {
 	U, V       []float64 // the vectors as rows, [len(S), Rows] and [len(S), Cols]
 }
 
-// rounding is the share of the largest singular value below which a value is what the rounding of float32 left: entries that are off by
+// Rounding is the share of the largest singular value below which a value is what the rounding of float32 left: entries that are off by
 // 6e-8 of themselves make values of at most about as much of the largest one.
-const rounding = 3e-7
+const Rounding = 3e-7
 
 // Factorise decomposes a matrix by the eigenvectors of the smaller of A·Aᵀ and Aᵀ·A; most bounds how many values are returned, 0 is all.
 // A itself makes the vectors of the other side. With float64 entries, values are exact to 1e-16 of the largest and vectors orthogonal
@@ -32,6 +32,15 @@ func Factorise(a Matrix64, most, threads int) (*Factors, error) {
 		f.U, f.V = w, x
 	}
 	return f, nil
+}
+
+// Above drops the values that are not above a floor.
+func (f *Factors) Above(floor float64) {
+	k := 0
+	for k < len(f.S) && f.S[k] > floor {
+		k++
+	}
+	f.S, f.U, f.V = f.S[:k], f.U[:k*f.Rows], f.V[:k*f.Cols]
 }
 
 // sides returns the vectors of the shorter side as rows [k, short], and their products with the matrix [k, long], whose lengths are the
@@ -54,7 +63,7 @@ func sides(a Matrix64, most, threads int) (x, w, s []float64, err error) {
 	}
 	// The largest first, and none that A·Aᵀ cannot tell from zero.
 	k := 0
-	for k < most && values[short-1-k] > rounding*rounding*values[short-1] && values[short-1] > 0 {
+	for k < most && values[short-1-k] > Rounding*Rounding*values[short-1] && values[short-1] > 0 {
 		k++
 	}
 	x = make([]float64, k*short)

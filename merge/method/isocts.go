@@ -68,6 +68,7 @@ func mergeIsoCTS(t *Task, v *taskMatrices) ([]float64, error) {
 		if err != nil {
 			return nil, err
 		}
+		norm := frobenius(x.Data)
 		if k > 0 {
 			within := make([]float64, k*v.cols)
 			linalg.Product64(linalg.Of64(within, k, v.cols), 1, common, x, false, t.Threads)
@@ -77,6 +78,7 @@ func mergeIsoCTS(t *Task, v *taskMatrices) ([]float64, error) {
 		if err != nil {
 			return nil, err
 		}
+		f.Above(linalg.Rounding * norm) // of a task that the common directions hold in full, rounding is left
 		d.add(f)
 	}
 	m := mean(d.s)

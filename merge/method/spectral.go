@@ -79,7 +79,7 @@ func (m spectralMerge) merge(t *Task) error {
 		v.at = k * rows * cols
 		x, err := m.combine(t, v)
 		if errors.Is(err, linalg.ErrNotFinite) {
-			return t.Errorf("a task vector holds NaN or infinite values, or its squares overflow; look with `mergekit inspect` and leave that model out")
+			return t.Errorf("a task vector holds NaN or infinite values; look with `mergekit inspect` and leave that model out")
 		}
 		if err != nil {
 			return err
@@ -160,6 +160,9 @@ func (v *taskMatrices) matrix(k int) (linalg.Matrix64, error) {
 	n := v.rows * v.cols
 	out := make([]float64, n)
 	for j, y := range x[v.at : v.at+n] {
+		if y-y != 0 {
+			return linalg.Matrix64{}, linalg.ErrNotFinite
+		}
 		out[j] = w * float64(y)
 	}
 	return linalg.Of64(out, v.rows, v.cols), nil
@@ -177,6 +180,15 @@ func (v *taskMatrices) sum() (linalg.Matrix64, error) {
 		}
 	}
 	return sum, err
+}
+
+// frobenius is the root of the sum of squares.
+func frobenius(x []float64) float64 {
+	sum := 0.0
+	for _, v := range x {
+		sum += v * v
+	}
+	return math.Sqrt(sum)
 }
 
 // directions are singular values and vectors gathered from several matrices.

@@ -132,11 +132,8 @@ func (p *wudiProblem) each(do func(k int, unit, left linalg.Matrix64) error) err
 		if err != nil {
 			return err
 		}
-		d, norm := p.turn(x), 0.0
-		for _, y := range x.Data {
-			norm += y * y
-		}
-		if norm = math.Sqrt(norm); norm == 0 {
+		d, norm := p.turn(x), frobenius(x.Data)
+		if norm == 0 {
 			continue
 		}
 		left := linalg.Of64(make([]float64, p.rows*p.cols), p.rows, p.cols)
