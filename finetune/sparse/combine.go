@@ -44,24 +44,29 @@ func Parts(list []*files.File) []Part {
 	return out
 }
 
-// cursor walks the entries of a tensor in one file.
+// cursor walks entries of a tensor in one file.
 type cursor struct {
 	part    Part
 	entries *files.Entries
-	values  []float32
-	i       int
+	values  []float32 // from entry first on
+	first   int
+	i, end  int
 }
 
-// cursors opens a tensor in all files that change it.
-func cursors(parts []Part, name string) ([]cursor, error) {
+// cursors opens elements lo to hi of a tensor in all files that change them.
+func cursors(parts []Part, name string, lo, hi int64) ([]cursor, error) {
 	var list []cursor
 	for _, p := range parts {
 		e, ok := p.File.Entries(name)
 		if !ok {
 			continue
 		}
-		c := cursor{part: p, entries: e, values: make([]float32, e.Len())}
-		if err := e.Read(c.values, 0); err != nil {
+		c := cursor{part: p, entries: e, i: e.Search(lo), end: e.Search(hi)}
+		if c.i == c.end {
+			continue
+		}
+		c.first, c.values = c.i, make([]float32, c.end-c.i)
+		if err := e.Read(c.values, c.i); err != nil {
 			return nil, err
 		}
 		list = append(list, c)
@@ -81,7 +86,7 @@ func each(list []cursor, do func(at int64, claims []claim) error) error {
 	for {
 		at := int64(-1)
 		for k := range list {
-			if c := &list[k]; c.i < c.entries.Len() {
+			if c := &list[k]; c.i < c.end {
 				if here := c.entries.At(c.i); at < 0 || here < at {
 					at = here
 				}
@@ -92,8 +97,8 @@ func each(list []cursor, do func(at int64, claims []claim) error) error {
 		}
 		claims = claims[:0]
 		for k := range list {
-			if c := &list[k]; c.i < c.entries.Len() && c.entries.At(c.i) == at {
-				claims = append(claims, claim{&c.part, c.values[c.i]})
+			if c := &list[k]; c.i < c.end && c.entries.At(c.i) == at {
+				claims = append(claims, claim{&c.part, c.values[c.i-c.first]})
 				c.i++
 			}
 		}
@@ -153,20 +158,18 @@ func add(dst []float32, name string, parts []Part, way OnOverlap) error {
 	if whole != nil {
 		return tensors.DecodeFloat32(dst, whole.Data, whole.DType)
 	}
-	list, err := cursors(parts, name)
+	list, err := cursors(parts, name, 0, int64(len(dst)))
 	if err != nil {
 		return err
 	}
 	return each(list, func(at int64, claims []claim) error {
-		if at >= int64(len(dst)) {
-			return fmt.Errorf("%s: element %d lies outside of the tensor", name, at)
-		}
 		dst[at] = way.become(claims, dst[at])
 		return nil
 	})
 }
 
-// wholeOf is what a tensor is replaced by, nil if no file replaces it.
+// wholeOf is what a tensor is replaced by, nil if no file replaces it. A file with another weight than 1 replaces nothing: there is no
+// part of a replacement, and none to take away.
 func wholeOf(parts []Part, name string) (*tensors.View, error) {
 	var found *tensors.View
 	var from string
@@ -176,6 +179,7 @@ func wholeOf(parts []Part, name string) (*tensors.View, error) {
 			return nil, err
 		}
 		_, places := p.File.Entries(name)
+		ok = ok && p.Weight == 1
 		if !ok && !places {
 			continue
 		}
@@ -191,10 +195,13 @@ func wholeOf(parts []Part, name string) (*tensors.View, error) {
 }
 
 // Fits checks that files belong to the shapes of a checkpoint, and to it by content where they name it.
-func Fits(list []*files.File, base *tensors.Checkpoint) error {
+func Fits(list []*files.File, base *tensors.Checkpoint) error { return fitAll(list, base, false) }
+
+// fitAll is Fits; anyBase leaves the content out.
+func fitAll(list []*files.File, base *tensors.Checkpoint, anyBase bool) error {
 	hash := ""
 	for _, f := range list {
-		if f.Base != "" {
+		if f.Base != "" && !anyBase {
 			if hash == "" {
 				var err error
 				if hash, err = files.Hash(base); err != nil {
