@@ -27,6 +27,7 @@ var Consensus = &Method{
 		taskParam("the consensus"),
 		{Name: "min_tasks", Kind: Int, Default: 2, Doc: "masks that have to hold an entry for it to stay; no more than there are models"},
 		{Name: "lambda", Kind: Float, Default: 1.0, Doc: "factor of the merged task vector"},
+		depthParam,
 	},
 	Reads: 1,
 	Check: checkConsensus,
@@ -42,7 +43,7 @@ func checkConsensus(t *Task) error {
 			return t.Errorf("threshold %g of model %d is below 0, which every entry passes; use 0 or more", x, i+1)
 		}
 	}
-	return checkTask(t)
+	return checkTaskAndDepth(t)
 }
 
 func mergeConsensus(t *Task) error {
@@ -51,7 +52,7 @@ func mergeConsensus(t *Task) error {
 		return t.Copy(t.Base)
 	}
 	// One model agrees with itself: what comes back of it alone is the whole of it.
-	v := Values{"lambda": t.Float("lambda"), "least": float64(min(t.Int("min_tasks"), len(others)))}
+	v := Values{"lambda": t.lambda(), "least": float64(min(t.Int("min_tasks"), len(others)))}
 	for _, i := range others {
 		w, _ := t.InputFloat("weight", i)
 		threshold, _ := t.InputFloat("threshold", i)

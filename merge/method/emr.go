@@ -25,9 +25,10 @@ var EMR = &Method{
 	Params: []Param{
 		taskParam("the unified model's"),
 		{Name: "lambda", Kind: Float, Default: 1.0, Doc: "factor of the task vector"},
+		depthParam,
 	},
 	Reads: 2,
-	Check: checkTask,
+	Check: checkTaskAndDepth,
 	Merge: mergeEMR,
 }
 
@@ -62,12 +63,19 @@ func checkTask(t *Task) error {
 	return nil
 }
 
+func checkTaskAndDepth(t *Task) error {
+	if err := checkTask(t); err != nil {
+		return err
+	}
+	return checkDepth(t)
+}
+
 func mergeEMR(t *Task) error {
 	others := t.Others()
 	if len(others) == 0 || t.N == 0 {
 		return t.Copy(t.Base)
 	}
-	v := Values{"factor": t.Float("lambda")}
+	v := Values{"factor": t.lambda()}
 	marked := t.task()
 	if marked >= 0 {
 		s, err := t.Run(&Kernel{Name: fmt.Sprintf("emr/norms%d", marked), Build: func(c *Chunk) {
@@ -79,7 +87,7 @@ func mergeEMR(t *Task) error {
 			return err
 		}
 		if own, masked := s.Totals["own"], s.Totals["masked"]; masked > 0 {
-			v["factor"] = t.Round(t.Float("lambda") * own / masked)
+			v["factor"] = t.Round(t.lambda() * own / masked)
 		}
 	}
 	_, err := t.Run(&Kernel{Name: fmt.Sprintf("emr/%d", marked), Build: func(c *Chunk) {

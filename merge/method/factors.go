@@ -56,25 +56,6 @@ func rooted(s *linalg.SVD, rows, cols, k int) subspace.Change {
 	return subspace.Change{Left: linalg.Of(left, rows, k), Right: linalg.Of(right, k, cols)}
 }
 
-// grid is a tensor as matrices: count of them, one after the other, each [rows, cols] as stored.
-type grid struct{ count, rows, cols int }
-
-// grid sees the first axis against all others together, in every expert of a stack. ok is false of what is no matrix: vectors, and
-// embeddings and heads, whose rows belong to tokens or classes.
-func (t *Task) grid() (g grid, ok bool) {
-	shape := t.Shape
-	g.count = 1
-	if t.Stacked && len(shape) > 2 {
-		g.count, shape = shape[0], shape[1:]
-	}
-	if len(shape) < 2 || t.Table || t.N == 0 {
-		return g, false
-	}
-	g.rows = shape[0]
-	g.cols = int(t.N) / (g.count * g.rows)
-	return g, true
-}
-
 // roundingNoise bounds the largest singular value of what rounding to the checkpoint's dtype leaves in the task vector delta of a weight
 // [rows, cols]: errors that are even within half a unit in the last place, in every element of the model.
 func (t *Task) roundingNoise(base, delta []float32, rows, cols int) float64 {

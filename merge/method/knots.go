@@ -6,9 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gomlx/compute/dtypes"
-	. "github.com/gomlx/gomlx/core/graph"
-
 	"github.com/mergekit/mergekit/internal/linalg"
 	"github.com/mergekit/mergekit/internal/subspace"
 )
@@ -23,7 +20,7 @@ var Knots = &Method{
 	Summary: "One singular value decomposition of all task vectors side by side; their right vectors are merged by TIES or summed. For adapters.",
 	Formula: "[δ₁ … δₙ] = U·Σ·[V₁ … Vₙ],  δᵢ = xᵢ − b [out, in]\n" +
 		"V = merge(wᵢ·Vᵢ)   (ties: the densityᵢ largest entries, sign vote, average of what agrees; sum)\n" +
-		"y = b + λ·U·Σ·V;  vectors, embeddings and heads: b + λ·Σ wᵢ·δᵢ",
+		"y = b + λ·U·Σ·V;  what is no matrix: b + λ·mean wᵢ·δᵢ, with sum b + λ·Σ wᵢ·δᵢ",
 	Paper: Citation{
 		Text: "Stoica et al., 2025, \"Model merging with SVD to tie the KnOTS\", ICLR",
 		URL:  "https://arxiv.org/abs/2410.19735",
@@ -53,7 +50,7 @@ var CoreSpace = &Method{
 	Summary: "Task vectors of low rank become small matrices between shared bases, without loss, and are merged there. For adapters.",
 	Formula: "δᵢ = Bᵢ·Aᵢ,  P = left singular vectors of [B₁ … Bₙ],  Q = of [A₁ᵀ … Aₙᵀ],  Mᵢ = Pᵀ·δᵢ·Q\n" +
 		"M = merge(wᵢ·Mᵢ)   (tsv, iso, ties, sum)\n" +
-		"y = b + λ·P·M·Qᵀ;  vectors, embeddings and heads: b + λ·Σ wᵢ·δᵢ",
+		"y = b + λ·P·M·Qᵀ;  what is no matrix: b + λ·mean wᵢ·δᵢ, with sum b + λ·Σ wᵢ·δᵢ",
 	Paper: Citation{
 		Text: "Panariello et al., 2025, \"Accurate and efficient low-rank model merging in core space\", NeurIPS",
 		URL:  "https://arxiv.org/abs/2509.17786",
@@ -75,13 +72,11 @@ var CoreSpace = &Method{
 }
 
 func subspaceParams(merge, doc string) []Param {
-	return []Param{
-		{Name: "weight", Kind: Float, PerInput: true, Default: 1.0, Doc: "factor of this model's task vector"},
-		{Name: "density", Kind: Float, PerInput: true, Default: 1.0, Doc: "of ties: fraction of the entries to keep"},
-		{Name: "merge", Kind: Text, Default: merge, Doc: doc},
-		{Name: "rank", Kind: Int, Default: 0, Doc: "singular values of each task vector that count; 0: all that stand out of rounding, which is an adapter's own rank"},
-		{Name: "lambda", Kind: Float, Default: 1.0, Doc: "factor of the merged task vector"},
-	}
+	return spectralParams(
+		Param{Name: "density", Kind: Float, PerInput: true, Default: 1.0, Doc: "of ties: fraction of the entries to keep"},
+		Param{Name: "merge", Kind: Text, Default: merge, Doc: doc},
+		Param{Name: "rank", Kind: Int, Default: 0, Doc: "singular values of each task vector that count; 0: all that stand out of rounding, which is an adapter's own rank"},
+	)
 }
 
 func checkSubspaces(merges ...string) func(t *Task) error {
@@ -92,7 +87,10 @@ func checkSubspaces(merges ...string) func(t *Task) error {
 		if r := t.Int("rank"); r < 0 {
 			return t.Errorf("rank %d is no rank; use 0 or more", r)
 		}
-		return checkTaskVectors(t)
+		if err := checkTaskVectors(t); err != nil {
+			return err
+		}
+		return checkDepth(t)
 	}
 }
 
@@ -107,9 +105,12 @@ func subspaceMerge(merge func(t *Task, list []subspace.Change, weights []float64
 		for k, i := range others {
 			weights[k], _ = t.InputFloat("weight", i)
 		}
-		g, ok := t.grid()
-		if !ok {
-			return t.addTaskVectors(weights)
+		count, rows, cols, ok := t.matrices()
+		switch {
+		case !ok && t.Shared["merge"] == "sum":
+			return t.sumTaskVectors(weights)
+		case !ok:
+			return averageTaskVectors(t)
 		}
 		base, err := t.Read(t.Base)
 		if err != nil {
@@ -122,23 +123,26 @@ func subspaceMerge(merge func(t *Task, list []subspace.Change, weights []float64
 			}
 		}
 		change := make([]float32, len(base))
-		size := g.rows * g.cols
-		for at := 0; at < len(base); at += size {
-			part := func(x []float32) []float32 { return x[at : at+size] }
-			if err := t.subspaceMatrix(part(change), part(base), g, func(k int) []float32 { return part(deltas[k]) }, weights, merge); err != nil {
+		for k := range count {
+			part := func(x []float32) []float32 { return x[k*rows*cols : (k+1)*rows*cols] }
+			if err := t.subspaceMatrix(part(change), part(base), rows, cols, func(k int) []float32 { return part(deltas[k]) }, weights, merge); err != nil {
 				return err
 			}
 		}
-		return t.addChange(change)
+		lambda := t.lambda()
+		for i, x := range change {
+			change[i] = float32(lambda * float64(x))
+		}
+		return t.addToBase(change)
 	}
 }
 
 // subspaceMatrix finds the merged task vector of one matrix.
-func (t *Task) subspaceMatrix(change, base []float32, g grid, delta func(k int) []float32, weights []float64, merge func(t *Task, list []subspace.Change, weights []float64) (subspace.Change, error)) error {
+func (t *Task) subspaceMatrix(change, base []float32, rows, cols int, delta func(k int) []float32, weights []float64, merge func(t *Task, list []subspace.Change, weights []float64) (subspace.Change, error)) error {
 	list := make([]subspace.Change, len(weights))
 	for k := range list {
 		d := delta(k)
-		c, err := t.factors(d, g.rows, g.cols, t.Int("rank"), t.roundingNoise(base, d, g.rows, g.cols))
+		c, err := t.factors(d, rows, cols, t.Int("rank"), t.roundingNoise(base, d, rows, cols))
 		if err != nil {
 			return t.factorError(err, k)
 		}
@@ -158,20 +162,6 @@ func (t *Task) subspaceMatrix(change, base []float32, g grid, delta func(k int) 
 	return nil
 }
 
-// addChange writes the base and lambda times a change that was made on the host.
-func (t *Task) addChange(change []float32) error {
-	_, err := t.Run(&Kernel{Name: "subspaces/added", Build: func(c *Chunk) {
-		x := ConvertDType(Bitcast(c.Stream("change"), dtypes.Float32), c.Work)
-		c.Emit(c.Add(c.B(), c.Mul(c.Round(x), c.Scalar("lambda"))))
-		c.reportTaskVectors(nil)
-	}}, Values{"lambda": t.Float("lambda"), "change": Stream(func(dst []uint32, off int64) {
-		for i := range dst {
-			dst[i] = math.Float32bits(change[off+int64(i)])
-		}
-	})})
-	return err
-}
-
 // factorError says which model holds what cannot be factored; k is its place among the models that are not the base.
 func (t *Task) factorError(err error, k int) error {
 	if errors.Is(err, linalg.ErrNotFinite) && k >= 0 {
@@ -180,17 +170,17 @@ func (t *Task) factorError(err error, k int) error {
 	return t.Errorf("%v", err)
 }
 
-// addTaskVectors is what happens to tensors that are no matrices: the weighted sum.
-func (t *Task) addTaskVectors(weights []float64) error {
-	v := Values{"lambda": t.Float("lambda")}
+// sumTaskVectors adds the weighted task vectors of what is no matrix.
+func (t *Task) sumTaskVectors(weights []float64) error {
+	v := Values{}
 	for k, i := range t.Others() {
-		v[weightName(i)] = t.Round(weights[k])
+		v[weightName(i)] = weights[k] * t.lambda()
 	}
-	p := &taskVectorPass{fates: map[int]fate{}, lambda: true}
+	p := &taskVectorPass{fates: map[int]fate{}}
 	for _, i := range t.Others() {
 		p.fates[i] = dense
 	}
-	_, err := t.Run(&Kernel{Name: "task vectors/added", Build: p.build}, v)
+	_, err := t.Run(&Kernel{Name: "task vectors/summed", Build: p.build}, v)
 	return err
 }
 

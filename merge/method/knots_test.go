@@ -63,7 +63,9 @@ func TestSubspaceSums(t *testing.T) {
 				}
 				merging{method: name, shape: []int{rows, cols}, x: x[:2], shared: params{"merge": how}}.want(t, 2e-5, wide(x[1])...)
 			}
-			merging{method: name, shape: []int{rows * cols}, x: x, each: weights, shared: params{"lambda": 0.7}}.want(t, 1e-6, sum...)
+			merging{method: name, shape: []int{rows * cols}, x: x, each: weights, shared: params{"merge": "sum", "lambda": 0.7}}.want(t, 1e-6, sum...)
+			third := onto(x[0], combine(len(x[0]), 0.35/3, d[0], -0.175/3, d[1], 0.7/3, d[2]))
+			merging{method: name, shape: []int{rows * cols}, x: x, each: weights, shared: params{"lambda": 0.7}}.want(t, 1e-6, third...)
 			merging{method: name, shape: []int{rows, cols}, x: x[:1]}.exact(t, x[0])
 		}
 	}
