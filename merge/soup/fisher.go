@@ -3,7 +3,9 @@ package soup
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/model"
@@ -40,8 +42,8 @@ func EstimateFisher(ctx context.Context, l Learner, rows int, sum map[string][]f
 			progress(r+1, rows)
 		}
 	}
-	for name, f := range sum {
-		for _, x := range f {
+	for _, name := range slices.Sorted(maps.Keys(sum)) { // in order, so that the norm has the same bits every time
+		for _, x := range sum[name] {
 			norm += float64(x) * float64(x)
 		}
 		if math.IsNaN(norm) || math.IsInf(norm, 0) {
