@@ -40,6 +40,7 @@ type card struct {
 	Config                []string
 	Aligned               []AlignReport
 	Repaired              string
+	Searched              string
 	Evaluated             string
 	Warnings              []string
 }
@@ -97,6 +98,11 @@ A merge of {{len .Models}} checkpoint{{if ne (len .Models) 1}}s{{end}}, made wit
 
 {{.Repaired}}.
 {{end}}
+{{- if .Searched}}
+## Search
+
+{{.Searched}}
+{{end}}
 {{- if .Evaluated}}
 ## Evaluation
 
@@ -116,11 +122,14 @@ A merge of {{len .Models}} checkpoint{{if ne (len .Models) 1}}s{{end}}, made wit
 `))
 
 // modelCard renders README.md. It holds nothing that changes from run to run: the same merge writes the same card.
-func modelCard(p *plan.Plan, maps *aligned, report *repair.Report, measured *Evaluated, out, version string) ([]byte, error) {
+func modelCard(p *plan.Plan, maps *aligned, report *repair.Report, measured *Evaluated, searched *SearchReport, out, version string) ([]byte, error) {
 	c := card{Title: cardTitle(out), Version: version, Method: p.Method.Title, URL: p.Method.Paper.URL, Citation: p.Method.Paper.Text,
 		Recipe: strings.TrimRight(string(p.Recipe.Text), "\n"), Tensors: len(p.Outputs()), Elements: p.Elements(), Warnings: p.Warnings}
 	if report != nil {
 		c.Repaired = repairText(report)
+	}
+	if searched != nil {
+		c.Searched = searched.text()
 	}
 	if measured != nil {
 		c.Evaluated = evaluatedText(measured)

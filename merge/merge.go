@@ -43,10 +43,13 @@ type Options struct {
 	Planned        func(*plan.Plan) error             // called before any weight is read
 	Matching       func(done, total int, what string) // progress of finding maps, from any goroutine
 	Repairing      func(done, total int, what string) // progress of measuring what a repair needs
+	Trial          func(t SearchTrial)                // a trial of a search is done
 	// ModelBackend opens the backend of forward passes, for what needs data, and says how to close it; nil: the best that is installed.
 	ModelBackend func() (compute.Backend, func(), error)
 
-	survey *survey.Survey // what a report is gathered in; nil: none is asked for
+	extra    map[string][]byte // further files of the output
+	searched *SearchReport     // how the recipe's numbers were found; nil: they are the recipe's own
+	survey   *survey.Survey    // what a report is gathered in; nil: none is asked for
 }
 
 // Summary says what a merge did.
@@ -69,6 +72,7 @@ type Summary struct {
 	Aligned   []AlignReport   `json:"aligned,omitempty"`
 	Repaired  *repair.Report  `json:"repaired,omitempty"`
 	Evaluated *Evaluated      `json:"evaluated,omitempty"`
+	Search    *SearchReport   `json:"search,omitempty"`
 	Report    any             `json:"report,omitempty"`      // of a method that sees models as wholes
 	Notes     []string        `json:"-"`                     // the same in words
 	Page      string          `json:"report_file,omitempty"` // the page about the merge
@@ -134,6 +138,9 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 
 	if o.Plan.OpenAdapter == nil {
 		o.Plan.OpenAdapter = OpenAdapter
+	}
+	if r.Search != nil {
+		return searchRecipe(ctx, r, out, o)
 	}
 	p, err := plan.Build(r, o.Plan)
 	if err != nil {

@@ -1,8 +1,10 @@
 package merge
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/merge/plan"
@@ -19,6 +21,11 @@ var tokenizerFiles = []string{
 
 // sideFiles writes what a model needs beside the weights.
 func sideFiles(p *plan.Plan, w *tensors.Writer, o Options) error {
+	for _, name := range slices.Sorted(maps.Keys(o.extra)) {
+		if err := w.WriteFile(name, o.extra[name]); err != nil {
+			return err
+		}
+	}
 	config, err := p.PatchedConfig()
 	if err != nil {
 		return err
@@ -65,7 +72,7 @@ func cardFiles(p *plan.Plan, maps *aligned, report *repair.Report, measured *Eva
 	if err := w.WriteFile("mergekit_config.yml", p.Recipe.Text); err != nil {
 		return err
 	}
-	card, err := modelCard(p, maps, report, measured, out, o.Version)
+	card, err := modelCard(p, maps, report, measured, o.searched, out, o.Version)
 	if err != nil {
 		return err
 	}

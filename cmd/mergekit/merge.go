@@ -74,7 +74,9 @@ func newMergeCommand() *cobra.Command {
 		Long: `merge reads a YAML recipe, merges the checkpoints that it names and writes the directory OUT.
 
 OUT appears whole or not at all. An interrupted merge (Ctrl-C, kill, power) leaves a hidden directory beside OUT from
-which --resume goes on; the result is byte for byte the one of an uninterrupted run.
+which --resume goes on; the result is byte for byte the one of an uninterrupted run. A recipe with search: is merged once
+for each trial, measured on its held-out data, and written to OUT with the best numbers; --resume takes finished trials from
+the journal beside OUT.
 
 EXIT STATUS
   0 done, 1 failed, 2 bad recipe, checkpoint or command line, 130 interrupted`,
@@ -135,6 +137,7 @@ func mergeWith(cmd *cobra.Command, recipe, out, choice string, mo merge.Options)
 	var bar *progress.Progress
 	steps := newStepView(cmd)
 	mo.Matching, mo.Repairing = steps.show, steps.show
+	mo.Trial = showTrial(cmd, steps)
 	mo.ModelBackend = modelBackend(choice)
 	mo.Warn = func(m string) { steps.end(); warn(cmd, m) }
 	mo.Started = func(total int64) { steps.end(); bar.Done(); bar = newProgress(cmd, total, "merging") }
@@ -184,6 +187,7 @@ func printSummary(s *merge.Summary) {
 	if c := s.Conflicts; c != nil {
 		fmt.Printf("  signs disagreed in %.1f%% of the %s entries where several models' task vectors remained\n", 100*c.Share, count(c.Overlap))
 	}
+	printSearch(s.Search)
 	printEvaluated(s.Evaluated)
 }
 

@@ -41,6 +41,7 @@ type Plan struct {
 	Config   map[string]any // keys of config.json that the merge determines (dotted)
 	Aligned  *Aligned       // nil: no model is aligned
 	Warnings []string
+	Searched []Searched // what the recipe's search moves, one for each of its parameters
 
 	Shared map[string]any // parameters of a method that sees models as wholes; nil for others
 	made   []byte         // the config.json that such a method has written
@@ -99,9 +100,9 @@ func Build(r *recipe.Recipe, o Options) (p *Plan, err error) {
 	for _, w := range r.Warnings {
 		b.Warnings = append(b.Warnings, fmt.Sprintf("%s:%d:%d: %s", w.File, w.Pos.Line, w.Pos.Col, w.Msg))
 	}
-	steps := []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.openModels, b.chooseArch, b.alignment, b.keepWarnings, b.normalise, b.checkShape, b.enumerate, b.undescribed, b.config}
+	steps := []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.searched, b.openModels, b.chooseArch, b.alignment, b.keepWarnings, b.normalise, b.checkShape, b.enumerate, b.undescribed, b.config}
 	if m, ok := method.Get(r.Method); ok && m.Whole {
-		wholes := []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.openModels, b.chooseArch, b.alignment, b.whole}
+		wholes := []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.searched, b.openModels, b.chooseArch, b.alignment, b.whole}
 		if m.Blends { // its tensors are known before it has run
 			wholes = append(wholes, b.keepWarnings, b.normalise, b.checkShape, b.enumerate, b.undescribed, b.config)
 		}

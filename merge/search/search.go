@@ -24,8 +24,8 @@ type Options struct {
 	Resume  bool   // go on with the journal if there is one
 	Key     string // of everything that scores depend on, beside the options above
 
-	// Done is told every trial when it counts, in the order of their numbers, and the best so far. known says that it came from the
-	// journal. May be nil.
+	// Done is told every trial when it counts, in the order of their numbers and one at a time, and the best so far. known says that it
+	// came from the journal. May be nil.
 	Done func(t Trial, best Trial, known bool)
 
 	sync func(*os.File) error // nil: as files are; tests of many searches do without
@@ -129,47 +129,56 @@ func (s *searcher) values(points [][]float64) [][]float64 {
 	return list
 }
 
-// generation evaluates trials, some at once, and adds them in order.
+// generation evaluates trials, some at once. They count in order: one that is done early waits for those before it.
 func (s *searcher) generation(ctx context.Context, list [][]float64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	first := len(s.trials)
-	done := make([]Trial, len(list))
+	done := make([]*Trial, len(list))
 	known := make([]bool, len(list))
+	var mu sync.Mutex // of the journal and of what counts
+	settle := func() {
+		for i := len(s.trials) - first; i < len(list) && done[i] != nil; i++ {
+			s.count(*done[i], known[i])
+		}
+	}
 	var open []int
 	for i, values := range list {
 		t, err := s.journal.take(s.o.Journal, first+i, values)
 		if err != nil {
 			return err
 		}
+		done[i], known[i] = t, t != nil
 		if t == nil {
 			open = append(open, i)
-			continue
 		}
-		done[i], known[i] = *t, true
 	}
+	settle()
 	next := make(chan int)
-	ended := make(chan error, max(1, s.o.Parallel))
-	var mu sync.Mutex // of the journal
 	workers := min(max(1, s.o.Parallel), len(open))
+	ended := make(chan error, workers)
 	for worker := range workers {
 		go func() {
-			var err error
+			var failed error
 			for i := range next {
-				if err != nil {
-					continue
+				if failed != nil {
+					continue // takes what is left, so that nobody waits
 				}
-				done[i], err = s.trial(ctx, worker, first+i, list[i])
+				t, err := s.trial(ctx, worker, first+i, list[i])
 				if err == nil {
 					mu.Lock()
-					err = s.journal.line(done[i])
+					if err = s.journal.line(t); err == nil {
+						done[i] = &t
+						settle()
+					}
 					mu.Unlock()
 				}
 				if err != nil {
+					failed = err
 					cancel()
 				}
 			}
-			ended <- err
+			ended <- failed
 		}()
 	}
 	for _, i := range open {
@@ -189,22 +198,21 @@ func (s *searcher) generation(ctx context.Context, list [][]float64) error {
 	if err == nil {
 		err = ctx.Err()
 	}
-	if err != nil {
-		return err
+	return err
+}
+
+// count adds a trial to the result.
+func (s *searcher) count(t Trial, known bool) {
+	if known {
+		s.known++
 	}
-	for i, t := range done {
-		if known[i] {
-			s.known++
-		}
-		s.trials = append(s.trials, t)
-		if len(s.trials) == 1 || compare(t, s.best) < 0 {
-			s.best = t
-		}
-		if s.o.Done != nil {
-			s.o.Done(t, s.best, known[i])
-		}
+	s.trials = append(s.trials, t)
+	if len(s.trials) == 1 || compare(t, s.best) < 0 {
+		s.best = t
 	}
-	return nil
+	if s.o.Done != nil {
+		s.o.Done(t, s.best, known)
+	}
 }
 
 // trial evaluates one.
