@@ -169,7 +169,8 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 		return nil, err
 	}
 	if p.Method.Whole {
-		return j.reported(j.mergeWhole(ctx, start, watch))
+		s, err := j.mergeWhole(ctx, start, watch)
+		return j.reported(ctx, s, err)
 	}
 	if err := j.prepare(ctx); err != nil {
 		return nil, err
@@ -193,7 +194,7 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 	s.Output = out
 	s.Seconds = time.Since(start).Seconds()
 	s.PeakAnon, s.PeakRSS = watch.Stop()
-	return j.reported(s, nil)
+	return j.reported(ctx, s, nil)
 }
 
 // job is a merge on its way from a plan to an output.

@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,11 +11,8 @@ import (
 	"strings"
 
 	"github.com/mergekit/mergekit/internal/report"
-	"github.com/mergekit/mergekit/merge/align"
-	"github.com/mergekit/mergekit/merge/method"
 	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/merge/survey"
-	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -83,45 +81,13 @@ func modelIndices(p *plan.Plan, t *plan.Task) []int {
 	return list
 }
 
-// surveyMade measures a tensor that a method for whole models has made: how far it is from each model's. Where the shapes differ, and
-// where the method has made units of its own, there is nothing to compare.
-func (j *job) surveyMade(name string, made model.Tensor) error {
-	p := j.p
-	t := &method.Task{Name: name, Shape: made.Shape, N: int64(len(made.Data)), Inputs: len(p.Models), Base: -1, Surveyed: &method.Survey{Inputs: make([]method.InputSurvey, len(p.Models))}}
-	var models []int
-	for _, y := range made.Data {
-		t.Surveyed.Out += float64(y) * float64(y)
-	}
-	for i, m := range p.Models {
-		models = append(models, i)
-		w := j.weights(m)
-		info, ok := w.Lookup(name)
-		if !ok || !info.DType.IsFloat() || !slices.Equal(info.Shape, made.Shape) {
-			continue
-		}
-		in := &t.Surveyed.Inputs[i]
-		in.Read = true
-		buffer := make([]float32, min(len(made.Data), 1<<20))
-		for off := 0; off < len(made.Data); off += len(buffer) {
-			x := buffer[:min(len(buffer), len(made.Data)-off)]
-			if err := align.ReadAt(w, name, x, int64(off)); err != nil {
-				return err
-			}
-			for k, v := range x {
-				d := float64(made.Data[off+k]) - float64(v)
-				in.Norm += float64(v) * float64(v)
-				in.Distance += d * d
-			}
-		}
-	}
-	j.o.survey.Add(t, models)
-	return nil
-}
-
 // reported writes the report of a merge that is done.
-func (j *job) reported(s *Summary, err error) (*Summary, error) {
+func (j *job) reported(ctx context.Context, s *Summary, err error) (*Summary, error) {
 	if err != nil || j.o.survey == nil {
 		return s, err
+	}
+	if err := j.surveyOutput(ctx); err != nil {
+		return nil, fmt.Errorf("the output is complete, but it could not be read for its report: %w", err)
 	}
 	if err := report.Save(j.o.Report, j.findings(s).Page); err != nil {
 		return nil, fmt.Errorf("the output is complete, but its report could not be written: %w", err)
@@ -155,7 +121,7 @@ func (j *job) findings(s *Summary) *report.Findings {
 		add("Passed through", "%d tensors, which are in none of the figures below", n)
 	}
 	if s.Resumed > 0 {
-		add("Made before", "%d tensors, by a run that was interrupted; they are in none of the figures below", s.Resumed)
+		add("Made before", "%d tensors, by a run that was interrupted; of them only distances are known", s.Resumed)
 	}
 	if s.Repaired != nil {
 		add("Repair", "%s; the figures below are of the merge before it", repairText(s.Repaired))

@@ -116,11 +116,6 @@ func (j *job) writeMade(ctx context.Context, w *tensors.Writer, list []tensors.I
 		if err := w.WriteAt(i, b, 0); err != nil {
 			return nil, err
 		}
-		if j.o.survey != nil {
-			if err := j.surveyMade(info.Name, made.tensors[info.Name]); err != nil {
-				return nil, err
-			}
-		}
 		if err := w.Finish(i); err != nil {
 			return nil, err
 		}

@@ -10,18 +10,18 @@ import (
 type Survey struct {
 	Out    float64 // Σ y²: the square of the output's norm
 	Inputs []InputSurvey
-	// Vectors says that the method adds task vectors to a base, so that there are masks to speak of.
-	Vectors bool
-	// Pairs are the pairs of Task.Others, in the order of PairIndex; nil without Vectors.
+	// Masks says that the method tells what is left of its task vectors.
+	Masks bool
+	// Pairs are the pairs of Task.Others, in the order of PairIndex; nil without Masks.
 	Pairs []PairSurvey
 }
 
-// InputSurvey is what a report shows of an input. All but the last two are known of every input that the method reads.
+// InputSurvey is what a report shows of an input. Norm and Distance are known of every input that the method reads.
 type InputSurvey struct {
 	Read     bool
 	Norm     float64 // Σ x²
 	Distance float64 // Σ (y−x)²; of the base: how far the merge is from it
-	Delta    float64 // Σ δ² of the whole task vector
+	Delta    float64 // Σ δ² of the whole task vector, where there is a base
 	Left     float64 // Σ δ² of what is left of it
 }
 
@@ -37,7 +37,7 @@ func (t *Task) Survey(k *Kernel, v Values) (*Survey, error) {
 	s := &Survey{Inputs: make([]InputSurvey, t.Inputs)}
 	others := t.Others()
 	views := signViews(len(others))
-	for first := 0; first == 0 || s.Vectors && first < len(views); first += viewsPerPass {
+	for first := 0; first == 0 || s.Masks && first < len(views); first += viewsPerPass {
 		some := views[first:min(first+viewsPerPass, len(views))]
 		stats, err := t.Run(&Kernel{Name: fmt.Sprintf("%s/survey%d", k.Name, first), Layout: k.Layout, Inputs: k.Inputs, Before: k.Before, Host: k.Host, Build: func(c *Chunk) {
 			k.Build(c)
@@ -68,9 +68,9 @@ func (s *Survey) norms(t *Task, stats *Stats) {
 		in.Distance = stats.Totals[cutName("far", i)]
 		in.Delta = stats.Totals[cutName("delta", i)]
 		left, ok := stats.Totals[cutName("left", i)]
-		in.Left, s.Vectors = left, s.Vectors || ok
+		in.Left, s.Masks = left, s.Masks || ok
 	}
-	if n := len(t.Others()); s.Vectors {
+	if n := len(t.Others()); s.Masks {
 		s.Pairs = make([]PairSurvey, n*(n-1)/2)
 	}
 }
@@ -94,8 +94,11 @@ func (c *Chunk) survey(norms bool, views []signView) {
 			}
 			square(cutName("norm", i), c.X(i))
 			square(cutName("far", i), Sub(y, c.X(i)))
-			if c.left != nil && i != c.Base {
-				square(cutName("delta", i), c.Delta(i))
+			if c.Base < 0 || i == c.Base || !c.used[c.Base] {
+				continue
+			}
+			square(cutName("delta", i), c.Delta(i))
+			if c.left != nil {
 				square(cutName("left", i), c.left(i))
 			}
 		}

@@ -32,7 +32,7 @@ func TestSurvey(t *testing.T) {
 	// Task vectors (1 2 3 0 0 6) and (−1 1 0 0 5 6); of the first its three largest stay.
 	m := merging{method: "task_arithmetic", x: x, each: []params{nil, {"weight": 1.0}, {"weight": 1.0}}}
 	s := m.surveyed(t).Surveyed
-	want := &method.Survey{Out: 1*1 + 4*4 + 4*4 + 1 + 6*6 + 13*13, Vectors: true, Inputs: []method.InputSurvey{
+	want := &method.Survey{Out: 1*1 + 4*4 + 4*4 + 1 + 6*6 + 13*13, Masks: true, Inputs: []method.InputSurvey{
 		{Read: true, Norm: 6, Distance: 0 + 9 + 9 + 0 + 25 + 144},
 		{Read: true, Norm: 4 + 9 + 16 + 1 + 1 + 49, Distance: 1 + 1 + 0 + 0 + 25 + 36, Delta: 1 + 4 + 9 + 36, Left: 1 + 4 + 9 + 36},
 		{Read: true, Norm: 0 + 4 + 1 + 1 + 36 + 49, Distance: 1 + 4 + 9 + 0 + 0 + 36, Delta: 1 + 1 + 25 + 36, Left: 1 + 1 + 25 + 36},
@@ -58,7 +58,7 @@ func TestSurvey(t *testing.T) {
 	}
 	// Methods without task vectors have norms and distances.
 	s = merging{method: "linear", base: -1, x: x[:2], each: []params{{"weight": 0.5}, {"weight": 0.5}}}.surveyed(t).Surveyed
-	if s.Vectors || s.Pairs != nil || s.Inputs[1].Norm != 80 || s.Inputs[0].Distance != 50.0/4 || s.Inputs[0].Delta != 0 || s.Out != 1.5*1.5+2*2+2.5*2.5+1+1+4*4 {
+	if s.Masks || s.Pairs != nil || s.Inputs[1].Norm != 80 || s.Inputs[0].Distance != 50.0/4 || s.Inputs[0].Delta != 0 || s.Out != 1.5*1.5+2*2+2.5*2.5+1+1+4*4 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -124,7 +124,7 @@ func TestSurveyOfEveryMethod(t *testing.T) {
 				t.Fatal(err)
 			}
 			a, b := one.Surveyed, other.Surveyed
-			if !reflect.DeepEqual(a.Pairs, b.Pairs) || a.Vectors != b.Vectors || !near(a.Out, b.Out) {
+			if !reflect.DeepEqual(a.Pairs, b.Pairs) || a.Masks != b.Masks || !near(a.Out, b.Out) {
 				t.Errorf("%+v, on gomlx %+v", a, b)
 			}
 			for i := range a.Inputs {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"github.com/mergekit/mergekit/internal/report"
@@ -24,15 +23,21 @@ func (s *Survey) Sections() []report.Section {
 		if all.Models[i].Vector {
 			v.vectors = append(v.vectors, i)
 		}
+		if all.Models[i].Masked {
+			v.masked = append(v.masked, i)
+		}
 		if all.Models[i].Read {
 			v.read = append(v.read, i)
 		}
 	}
 	var list []report.Section
 	if len(v.vectors) > 0 {
-		list = append(list, v.survival(), v.survivalByRole())
+		list = append(list, v.taskVectors())
 	}
-	if len(v.vectors) > 1 {
+	if len(v.masked) > 0 {
+		list = append(list, v.survivalByRole())
+	}
+	if len(v.masked) > 1 {
 		list = append(list, v.conflicts(), v.overlap(), v.overlapByLayer())
 	}
 	return append(list, v.distances())
@@ -60,7 +65,7 @@ type view struct {
 	all                   *Cell
 	layerLines, roleLines []line
 	labels                []string
-	vectors, read         []int // models with task vectors, and models that were read
+	vectors, masked, read []int // models with task vectors, with masks of them, and models that were read
 }
 
 func (v *view) names(models []int) []string {
@@ -100,10 +105,10 @@ func (v *view) grid(title, note string, value func(c *Cell) float64) report.Heat
 
 // matrix is a map of models by models, without its diagonal.
 func (v *view) matrix(title, note string, value func(i, j int) float64) report.Heat {
-	h := report.Heat{Title: title, Note: note, Row: "model", Rows: v.names(v.vectors), Cols: v.names(v.vectors)}
-	for _, i := range v.vectors {
+	h := report.Heat{Title: title, Note: note, Row: "model", Rows: v.names(v.masked), Cols: v.names(v.masked)}
+	for _, i := range v.masked {
 		var row []float64
-		for _, j := range v.vectors {
+		for _, j := range v.masked {
 			x := math.NaN()
 			if i != j {
 				x = value(i, j)
@@ -126,15 +131,29 @@ func each(models []int, value func(i int) float64) []float64 {
 
 func survived(c *Cell, i int) float64 { return ratio(c.Models[i].Survived, c.Models[i].NonZero) }
 
-// survival is how much of the task vectors is left, and how large they are.
-func (v *view) survival() report.Section {
-	t := report.Table{Named: true, Head: []string{"model", "entries changed", "left", "share left", "norm over the base's", "share of norm left"}}
+// taskVectors is how large they are, and how much of them is left.
+func (v *view) taskVectors() report.Section {
+	t := report.Table{Named: true, Head: []string{"model", "norm over the base's"}}
+	masks := len(v.masked) > 0
+	if masks {
+		t.Head = append(t.Head, "entries changed", "left", "share left", "share of norm left")
+	}
 	for _, i := range v.vectors {
 		m := &v.all.Models[i]
-		t.Rows = append(t.Rows, []string{v.labels[i], report.Grouped(float64(m.NonZero)), report.Grouped(float64(m.Survived)), percent(ratio(m.Survived, m.NonZero)),
-			percent(lengths(m.Delta, v.all.Base)), percent(lengths(m.Left, m.Delta))})
+		row := []string{v.labels[i], percent(lengths(m.Delta, v.all.Base))}
+		if masks {
+			row = append(row, report.Grouped(float64(m.NonZero)), report.Grouped(float64(m.Survived)), percent(ratio(m.Survived, m.NonZero)), percent(lengths(m.Left, m.Delta)))
+		}
+		t.Rows = append(t.Rows, row)
 	}
-	shares := func(c *Cell) []float64 { return each(v.vectors, func(i int) float64 { return survived(c, i) }) }
+	s := report.Section{Title: "Task vectors", Note: "A task vector is a model less the base.", Tables: []report.Table{t}}
+	if masks {
+		s.Note += " An entry is left if the method's mask keeps it and it is not zero; whether a vote on signs then drops it is not looked at."
+		shares := func(c *Cell) []float64 { return each(v.masked, func(i int) float64 { return survived(c, i) }) }
+		const left = "Share left of each task vector"
+		s.Heats = append(s.Heats, v.lines(left+", by layer, in percent", "", "layer", v.layerLines, v.names(v.masked), shares),
+			v.lines(left+", by role, in percent", "", "role", v.roleLines, v.names(v.masked), shares))
+	}
 	sizes := func(c *Cell) []float64 {
 		return append(each(v.vectors, func(i int) float64 {
 			if !c.Models[i].Vector {
@@ -143,20 +162,17 @@ func (v *view) survival() report.Section {
 			return lengths(c.Models[i].Delta, c.Base)
 		}), lengths(c.Shift, c.Base))
 	}
-	names := v.names(v.vectors)
-	const left, size = "Share left of each task vector", "Norm of each task vector over the base's"
-	return report.Section{Title: "Task vectors",
-		Note:   "A task vector is a model less the base. An entry is left if the method's mask keeps it and it is not zero; whether a vote on signs then drops it is not looked at.",
-		Tables: []report.Table{t},
-		Heats: []report.Heat{v.lines(left+", by layer, in percent", "", "layer", v.layerLines, names, shares), v.lines(left+", by role, in percent", "", "role", v.roleLines, names, shares),
-			v.lines(size+", by layer, in percent", "Before masks and weights; the last column is what the merge adds to the base.", "layer", v.layerLines, append(slices.Clone(names), "merge"), sizes),
-			v.lines(size+", by role, in percent", "The last column is what the merge adds to the base.", "role", v.roleLines, append(slices.Clone(names), "merge"), sizes)}}
+	const size = "Norm of each task vector over the base's"
+	names := append(v.names(v.vectors), "merge")
+	s.Heats = append(s.Heats, v.lines(size+", by layer, in percent", "Before masks and weights; the last column is what the merge adds to the base.", "layer", v.layerLines, names, sizes),
+		v.lines(size+", by role, in percent", "The last column is what the merge adds to the base.", "role", v.roleLines, names, sizes))
+	return s
 }
 
 // survivalByRole has a map of layers and roles for each model.
 func (v *view) survivalByRole() report.Section {
 	s := report.Section{Title: "Share left by layer and role, for each model", Folded: true}
-	for _, i := range v.vectors {
+	for _, i := range v.masked {
 		s.Heats = append(s.Heats, v.grid(v.labels[i]+": share left, in percent", "", func(c *Cell) float64 { return survived(c, i) }))
 	}
 	return s
@@ -185,8 +201,8 @@ func (v *view) overlap() report.Section {
 func (v *view) overlapByLayer() report.Section {
 	var names []string
 	var pairs [][2]int
-	for a, i := range v.vectors {
-		for _, j := range v.vectors[a+1:] {
+	for a, i := range v.masked {
+		for _, j := range v.masked[a+1:] {
 			names = append(names, fmt.Sprintf("%s, %s", v.labels[i], v.labels[j]))
 			pairs = append(pairs, [2]int{i, j})
 		}

@@ -14,19 +14,18 @@ import (
 type Survey struct {
 	Models []string // all of them, the base too
 	Base   int      // index of the base, or -1
-	// Resumed and Copied are tensors that are not in the sums: an earlier run has made them, or they were passed through.
-	Resumed, Copied int
+	Copied int      // tensors that were passed through; they are not in the sums
 
 	mu      sync.Mutex
 	cells   map[Place]*Cell
-	ordered []Place // of cells; nil: to be made
+	ordered []Place         // of cells; nil: to be made
+	seen    map[string]bool // tensors
 }
 
 // Cell are the sums of some tensors. Lists are by model, the base included, or by pair of models (method.PairIndex).
 type Cell struct {
 	Tensors  int
 	Elements int64
-	Vectors  bool    // some tensor's method works on task vectors
 	Out      float64 // Σ y²
 	Base     float64 // Σ b²
 	Shift    float64 // Σ (y−b)²
@@ -40,6 +39,7 @@ type Cell struct {
 type Model struct {
 	Elements int64 // of tensors that it takes part in
 	Vector   bool  // it has a task vector in some tensor
+	Masked   bool  // and the method tells what is left of that
 	NonZero  int64 // entries of its task vector that are not zero
 	Survived int64 // entries of which something is left
 	method.InputSurvey
@@ -47,26 +47,26 @@ type Model struct {
 
 // New makes an empty survey of models; base is the index of the base among them, or -1.
 func New(models []string, base int) *Survey {
-	return &Survey{Models: slices.Clone(models), Base: base, cells: map[Place]*Cell{}}
+	return &Survey{Models: slices.Clone(models), Base: base, cells: map[Place]*Cell{}, seen: map[string]bool{}}
 }
 
 func newCell(models int) *Cell {
 	return &Cell{Models: make([]Model, models), Pairs: make([]method.PairSurvey, models*(models-1)/2)}
 }
 
-// Add takes in a tensor that has been merged. models says which model each of its inputs is of. It may be called from any goroutine.
+// Add takes in a tensor that has been merged, if it was surveyed. models says which model each of its inputs is of. It may be called from
+// any goroutine.
 func (s *Survey) Add(t *method.Task, models []int) {
 	if t.Surveyed == nil {
-		s.Pass(1)
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.seen[t.Name] = true
 	c := s.cell(t.Name)
 	c.Tensors++
 	c.Elements += t.N
 	c.Out += t.Surveyed.Out
-	c.Vectors = c.Vectors || t.Surveyed.Vectors
 	if t.Base >= 0 {
 		c.Base += t.Surveyed.Inputs[t.Base].Norm
 		c.Shift += t.Surveyed.Inputs[t.Base].Distance
@@ -74,7 +74,7 @@ func (s *Survey) Add(t *method.Task, models []int) {
 	c.Overlap += int64(t.Reported["overlap"])
 	c.Conflict += int64(t.Reported["conflict"])
 	for i, in := range t.Surveyed.Inputs {
-		c.Models[models[i]].add(&Model{Elements: t.N, Vector: t.Surveyed.Vectors && i != t.Base, InputSurvey: in,
+		c.Models[models[i]].add(&Model{Elements: t.N, Vector: t.Base >= 0 && i != t.Base && in.Read, Masked: t.Surveyed.Masks && i != t.Base, InputSurvey: in,
 			NonZero: int64(t.Reported[method.ReportName("nonzero", i)]), Survived: int64(t.Reported[method.ReportName("survived", i)])})
 	}
 	others := t.Others()
@@ -91,11 +91,11 @@ func (s *Survey) Add(t *method.Task, models []int) {
 	}
 }
 
-// Pass counts tensors that were copied and have nothing to show.
-func (s *Survey) Pass(n int) {
+// Seen tells whether a tensor has been taken in.
+func (s *Survey) Seen(tensor string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.Copied += n
+	return s.seen[tensor]
 }
 
 // cell is that of a tensor.
@@ -118,6 +118,7 @@ func (c *Cell) pair(i, j int) *method.PairSurvey {
 func (m *Model) add(x *Model) {
 	m.Elements += x.Elements
 	m.Vector = m.Vector || x.Vector
+	m.Masked = m.Masked || x.Masked
 	m.NonZero += x.NonZero
 	m.Survived += x.Survived
 	m.Read = m.Read || x.Read
@@ -137,7 +138,6 @@ func (s *Survey) Sum(takes func(Place) bool) *Cell {
 		c := s.cells[p]
 		sum.Tensors += c.Tensors
 		sum.Elements += c.Elements
-		sum.Vectors = sum.Vectors || c.Vectors
 		sum.Out += c.Out
 		sum.Base += c.Base
 		sum.Shift += c.Shift

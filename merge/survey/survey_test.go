@@ -15,7 +15,7 @@ import (
 // masks is a tensor of two models' masks over a base, as a merge would report it.
 func masks(name string, a, b []float64) *method.Task {
 	t := &method.Task{Name: name, N: int64(len(a)), Inputs: 3, Base: 0, Reported: map[string]float64{},
-		Surveyed: &method.Survey{Vectors: true, Out: 1, Inputs: make([]method.InputSurvey, 3), Pairs: make([]method.PairSurvey, 1)}}
+		Surveyed: &method.Survey{Masks: true, Out: 1, Inputs: make([]method.InputSurvey, 3), Pairs: make([]method.PairSurvey, 1)}}
 	for i := range t.Surveyed.Inputs {
 		t.Surveyed.Inputs[i] = method.InputSurvey{Read: true, Norm: 4, Distance: 1}
 	}
@@ -140,9 +140,9 @@ func TestSections(t *testing.T) {
 		for _, i := range order {
 			s.Add(masks(fmt.Sprintf("model.layers.%d.%s.weight", i, hostile), []float64{float64(i), 0, -1}, []float64{1, 0.1, 0.3}), []int{0, 1, 2})
 		}
-		s.Add(&method.Task{Name: "copied"}, nil)
-		if s.Copied != 1 {
-			t.Errorf("%d copied", s.Copied)
+		s.Add(&method.Task{Name: "copied"}, nil) // has no survey
+		if s.Seen("copied") || !s.Seen("model.layers.0."+hostile+".weight") {
+			t.Error("what was not surveyed is seen, or what was is not")
 		}
 		var b bytes.Buffer
 		if err := (&report.Findings{Title: hostile, Sections: s.Sections()}).Page(&b); err != nil {
