@@ -34,9 +34,10 @@ func newFinetuneCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "finetune CONFIG",
 		Aliases: []string{"train"},
-		Short:   "Fine-tune a checkpoint as a YAML file says: LoRA, DoRA, or all weights",
-		Long: `finetune trains a checkpoint on rows of text or conversations and writes an adapter that PEFT loads (tune: lora, dora) or a
-checkpoint (tune: full, head) into run.output_dir, with metrics.jsonl, summary.json and checkpoints to resume from.
+		Short:   "Fine-tune a checkpoint as a YAML file says: LoRA, DoRA, all weights, or a few entries of them",
+		Long: `finetune trains a checkpoint on rows of text or conversations and writes an adapter that PEFT loads (tune: lora, dora), a
+checkpoint (tune: full, head) or a sparse difference (tune: sparse) into run.output_dir, with metrics.jsonl, summary.json and checkpoints
+to resume from.
 
 Ctrl-C saves a checkpoint; the same command with --resume goes on and ends with the same bytes.
 
@@ -173,6 +174,9 @@ func (v *runView) step(e train.Event) {
 		norm = fmt.Sprintf("%.3g", *m.GradNorm)
 	}
 	text := fmt.Sprintf("step %d/%d  epoch %.2f  loss %s  lr %.3g  norm %s", e.Step, e.Total, m.Epoch, loss, *m.LR, norm)
+	if m.Phase != "" {
+		text = m.Phase + "  " + text
+	}
 	if m.TokPerS > 0 {
 		text += fmt.Sprintf("  %.0f tok/s", m.TokPerS)
 	}
@@ -217,7 +221,11 @@ func (v *runView) summary(cfg *config.Config, s *train.Summary) {
 		return
 	}
 	fmt.Printf("%s: %d steps, %d target tokens, %.0f tok/s, %s peak, %s\n", s.Result, s.Steps, s.TrainedTokens, s.TokPerS, bytesText(s.MemPeak), time.Duration(s.Seconds*float64(time.Second)).Round(100*time.Millisecond))
-	fmt.Printf("trained %s of %s parameters (%.3g%%)\n", count(s.Trainable), count(s.Parameters), 100*float64(s.Trainable)/float64(s.Parameters))
+	if s.Kind == "sparse" {
+		fmt.Printf("changes %s of %s parameters (%.3g%%)\n", count(s.Kept), count(s.Parameters), 100*float64(s.Kept)/float64(s.Parameters))
+	} else {
+		fmt.Printf("trained %s of %s parameters (%.3g%%)\n", count(s.Trainable), count(s.Parameters), 100*float64(s.Trainable)/float64(s.Parameters))
+	}
 	if s.FirstEvalLoss != nil && s.EvalLoss != nil {
 		line := fmt.Sprintf("eval loss %.4f -> %.4f", *s.FirstEvalLoss, *s.EvalLoss)
 		if s.BestStep > 0 && s.BestEvalLoss != nil {
@@ -227,6 +235,9 @@ func (v *runView) summary(cfg *config.Config, s *train.Summary) {
 	}
 	if cfg.Log.Plot {
 		fmt.Println("curves:", filepath.Join(cfg.Run.OutputDir, "report.html"))
+	}
+	if s.Kind == "sparse" {
+		fmt.Printf("use it as %s+%s in a recipe, or 'mergekit sparse apply %s %s -o OUT'\n", cfg.Model.Base, s.Result, cfg.Model.Base, s.Result)
 	}
 	if s.Kind == "adapter" {
 		fmt.Printf("use it as %s+%s in a recipe, or 'mergekit adapters fuse --base %s --adapter %s -o OUT'\n", cfg.Model.Base, s.Result, cfg.Model.Base, s.Result)
@@ -279,6 +290,9 @@ func planFinetuning(cmd *cobra.Command, path string, sets []string) error {
 	}
 	l := p.Largest
 	fmt.Printf("%s, %s parameters, %s of them train (tune: %s)\n", p.Family, count(l.Parameters), count(l.Trainable), cfg.Tune)
+	if p.Kept > 0 {
+		fmt.Printf("the result changes %s of them (%.3g%%); steps by phase: %v\n", count(p.Kept), 100*float64(p.Kept)/float64(l.Parameters), p.Phases)
+	}
 	fmt.Printf("%d rows, %d held out; %d steps of %d x %d rows; %.1f%% padding\n\n", p.Rows, p.ValidRows, p.Steps, cfg.Train.GradAccum, cfg.Train.MicroBatch, 100*p.PaddingShare)
 	rows := [][]string{{"SHAPE", "PROCESS", "WEIGHTS", "TRAINED", "KEPT", "BLOCK", "HEAD", "TOTAL", "RECOMPUTE", "FLOPS"}}
 	if room > 0 {
