@@ -24,6 +24,11 @@ type Options struct {
 	Frozen func(name string) bool
 	// Epoch is told the mean loss over an epoch; it may be nil.
 	Epoch func(epoch, epochs int, loss float64)
+
+	// Of a phase of Sparse: the elements of the packed vector that learn (nil: all), and where and how strongly all are pulled.
+	mask  []bool
+	start []float32
+	pull  float64
 }
 
 // The moments of Adam decay as torch has them.
@@ -91,7 +96,13 @@ func Train(ctx context.Context, m *model.PlainModel, s *samples.Set, o Options) 
 			c1, c2 := 1-math.Pow(beta1, float64(step)), 1-math.Pow(beta2, float64(step))
 			for _, part := range parts {
 				for i := part[0]; i < part[1]; i++ {
+					if o.mask != nil && !o.mask[i] {
+						continue // decay does not move it either
+					}
 					g := float64(gradient[i])
+					if d := weights[i] - pulledTo(o.start, i, weights[i]); d != 0 {
+						g += math.Copysign(o.pull, float64(d))
+					}
 					mean[i] = beta1*mean[i] + (1-beta1)*g
 					square[i] = beta2*square[i] + (1-beta2)*g*g
 					move := (mean[i]/c1)/(math.Sqrt(square[i]/c2)+epsilon) + o.Decay*float64(weights[i])
