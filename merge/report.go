@@ -12,6 +12,7 @@ import (
 
 	"github.com/mergekit/mergekit/internal/report"
 	"github.com/mergekit/mergekit/merge/plan"
+	"github.com/mergekit/mergekit/merge/search"
 	"github.com/mergekit/mergekit/merge/survey"
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -131,6 +132,9 @@ func (j *job) findings(s *Summary) *report.Findings {
 	if s.Evaluated != nil {
 		f.Sections = append(f.Sections, evaluationSection(s.Evaluated))
 	}
+	if j.o.searched != nil {
+		f.Sections = append(f.Sections, searchSection(j.o.searched))
+	}
 	f.Sections = append(f.Sections, j.o.survey.Sections()...)
 	if len(s.Aligned) > 0 {
 		f.Sections = append(f.Sections, alignmentSection(s.Aligned))
@@ -203,4 +207,27 @@ func evaluationSection(e *Evaluated) report.Section {
 		s.Tables = append(s.Tables, report.Table{Title: set.Heading(), Note: set.Note(), Named: true, Head: rows[0], Rows: rows[1:]})
 	}
 	return s
+}
+
+// searchSection is where the recipe's numbers come from.
+func searchSection(r *SearchReport) report.Section {
+	t := report.Table{Named: true, Head: []string{"", strings.ReplaceAll(r.Metric, "_", " ")}}
+	for i := range r.Parameters {
+		t.Head = append(t.Head, r.Parameters[i].Name)
+	}
+	row := func(what string, trial *search.Trial) {
+		cells := []string{what, r.Figure(trial)}
+		for i := range r.Parameters {
+			value := "as it stood"
+			if trial.Values != nil {
+				value = formatValue(trial.Values[i])
+			}
+			cells = append(cells, value)
+		}
+		t.Rows = append(t.Rows, cells)
+	}
+	row("the recipe", &r.Own)
+	row(fmt.Sprintf("trial %d, the best", r.Best.Number), &r.Best)
+	return report.Section{Title: "Search", Tables: []report.Table{t},
+		Note: fmt.Sprintf("%d trials, measured on %s. The best of many looks better on the data that chose it than it is.", len(r.Trials), strings.Join(r.Data, ", "))}
 }

@@ -111,6 +111,11 @@ func searchRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) 
 	if err := errors.Join(checkRepair(p), checkData(p)); err != nil {
 		return nil, err
 	}
+	if o.Report != "" {
+		if err := checkReport(o.Report, out, o.Force); err != nil {
+			return nil, err
+		}
+	}
 	journal, dirs, err := searchPlaces(out, o, r.Search)
 	if err != nil {
 		return nil, err
