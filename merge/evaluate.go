@@ -146,6 +146,13 @@ func (j *job) prepareEvaluation(ctx context.Context) error {
 	if err := v.apart(); err != nil {
 		return err
 	}
+	if e.Flips || e.Ensemble {
+		for _, m := range parentsOf(j.p) {
+			if m.RawConfig == nil {
+				return v.refuse("%s has no config.json, so it cannot be measured", m.Name())
+			}
+		}
+	}
 	if j.o.Warn != nil {
 		for _, judge := range v.judges {
 			for _, note := range judge.Notes() {
@@ -162,7 +169,6 @@ func (v *evaluator) open(ctx context.Context, config []byte) error {
 	v.judges, v.config = nil, config
 	for i, m := range v.sets {
 		judge, err := openJudge(ctx, v.j.p, v.names[i], m, config, func(o *evaluation.Options) {
-			o.Backend = v.device
 			o.Progress = v.progress(v.names[i])
 			if i > 0 {
 				o.Share = v.judges[0]
@@ -218,8 +224,13 @@ func (j *job) evaluate(ctx context.Context, w *tensors.Writer) (*Evaluated, erro
 		return nil, err
 	}
 	defer v.done()
-	if err := v.open(ctx, config); err != nil { // with the backend, and with what a method has made of config.json
-		return nil, err
+	if !bytes.Equal(config, v.config) { // a method has made another one
+		if err := v.open(ctx, config); err != nil {
+			return nil, err
+		}
+	}
+	for _, judge := range v.judges {
+		judge.Use(v.device)
 	}
 	defer v.judges[0].Release()
 	partial, err := tensors.PartialFile(j.out, "")
@@ -337,9 +348,6 @@ func parentsOf(p *plan.Plan) (list []*plan.Model) {
 
 // judgesOf are the judges for a parent: the merge's own, or where its config.json describes another model, ones with the same rows for it.
 func (v *evaluator) judgesOf(ctx context.Context, m *plan.Model) (list []*evaluation.Judge, done func(), err error) {
-	if m.RawConfig == nil {
-		return nil, nil, v.refuse("%s has no config.json, so it cannot be measured", m.Name())
-	}
 	if alike(m.RawConfig, v.config) {
 		return v.judges, func() {}, nil
 	}

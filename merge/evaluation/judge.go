@@ -69,6 +69,7 @@ type subject interface {
 	// outcomes measures the model on the device.
 	outcomes(ctx context.Context, progress func(done, total int)) (*Outcomes, error)
 	release()
+	use(b compute.Backend)
 	learner(ctx context.Context, j *Judge, w align.Weights, train func(name string) bool) (*Learner, error)
 }
 
@@ -243,6 +244,13 @@ func (j *Judge) Learner(ctx context.Context, w align.Weights, train func(name st
 		return nil, err
 	}
 	return j.subject.learner(ctx, j, w, train)
+}
+
+// Use sets the backend of a judge that was opened without one, or with another.
+func (j *Judge) Use(b compute.Backend) {
+	j.Release()
+	j.o.Backend = b
+	j.subject.use(b)
 }
 
 // Release frees the model on the device; the next measuring loads it again.

@@ -192,6 +192,11 @@ func TestRefused(t *testing.T) {
 	if _, err := j.Score(context.Background(), scaled(1)); err == nil {
 		t.Error("it is measured without a backend")
 	}
+	j.Use(open(t))
+	defer j.Release()
+	if _, err := j.Score(context.Background(), scaled(1)); err != nil {
+		t.Error(err)
+	}
 }
 
 // checkpoint opens a golden model.

@@ -94,6 +94,8 @@ func (s *plain) rows() int { return s.set.N }
 
 func (s *plain) release() { s.body.release() }
 
+func (s *plain) use(b compute.Backend) { s.backend = b }
+
 // fill copies weights to the device.
 func (s *plain) fill(ctx context.Context, w align.Weights) error {
 	return fillPlain(ctx, s.d, s.body, s.backend, w)

@@ -111,6 +111,8 @@ func (s *transformer) rows() int {
 
 func (s *transformer) release() { s.body.release() }
 
+func (s *transformer) use(b compute.Backend) { s.backend = b }
+
 // fill copies weights to the device, one tensor after the other.
 func (s *transformer) fill(ctx context.Context, w align.Weights) error {
 	if s.body.m == nil {
