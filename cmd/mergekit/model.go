@@ -21,6 +21,7 @@ import (
 	"github.com/mergekit/mergekit/merge/recipe"
 	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/tensors"
+	"github.com/mergekit/mergekit/tensors/sparse"
 )
 
 // modelOptions are the flags of the verbs that compute with a model.
@@ -39,12 +40,12 @@ func (o *modelOptions) register(cmd *cobra.Command) {
 type modelFiles struct {
 	name    string // as it was given
 	dir     string
-	adapter string // directory, "" without one
+	adapter string // directory, or a sparse difference; "" without one
 }
 
 // dirs lists where tokenizer and chat template are looked for: an adapter may bring its own.
 func (m modelFiles) dirs() []string {
-	if m.adapter == "" {
+	if m.adapter == "" || sparse.Is(m.adapter) {
 		return []string{m.dir}
 	}
 	return []string{m.adapter, m.dir}
@@ -120,7 +121,13 @@ func (s *session) load(m modelFiles) (*model.Model, error) {
 	o := model.Options{Backend: s.backend, Compute: s.compute}
 	// On a processor, 16-bit weights are converted in every pass; where there is room, once is enough.
 	o.Widen = s.compute != dtypes.BFloat16 && !s.gpu && d.Parameters()*4 < memory.Total()/2
-	if m.adapter != "" {
+	switch {
+	case m.adapter == "":
+	case sparse.Is(m.adapter):
+		if o.Replace, err = train.WithSparse(d, ckpt, []string{m.adapter}); err != nil {
+			return nil, err
+		}
+	default:
 		if d, o.Overlay, err = overlay(s.cmd, m.adapter, ckpt, d, config); err != nil {
 			return nil, err
 		}

@@ -175,35 +175,41 @@ func excluder(m config.Modules) (excluded func(module string) bool, unused func(
 
 // below adds sparse files to the base: what is trained begins there, what is frozen stays there.
 func (s *subject) below(paths []string) error {
-	if len(paths) == 0 {
-		return nil
-	}
-	var list []*files.File
-	defer func() {
-		for _, f := range list {
-			_ = f.Close()
-		}
-	}()
 	for _, path := range paths {
-		f, err := files.Open(path)
-		if err != nil {
-			return err
-		}
-		list = append(list, f)
 		hash, err := tensors.SHA256(path)
 		if err != nil {
 			return err
 		}
 		s.sparse.on = append(s.sparse.on, hash)
 	}
-	if s.dry {
+	if len(paths) == 0 || s.dry {
 		return nil
 	}
-	if err := sparse.Fits(list, s.ckpt); err != nil {
+	values, err := WithSparse(s.desc, s.ckpt, paths)
+	if err != nil {
 		return err
 	}
-	if s.replace == nil {
-		s.replace = map[string]model.Tensor{}
+	s.replace = map[string]model.Tensor{}
+	for name, t := range values {
+		if _, trains := s.overlay.Tensors[name]; trains {
+			s.overlay.Tensors[name] = t
+		} else {
+			s.replace[name] = t
+		}
+	}
+	return nil
+}
+
+// WithSparse reads the tensors of a checkpoint that sparse files change, as they become, under the names of the model's class: what
+// model.Options.Replace takes. Where several files change an entry, their differences are summed.
+func WithSparse(d *model.Description, ckpt *tensors.Checkpoint, paths []string) (map[string]model.Tensor, error) {
+	list, err := sparse.OpenAll(paths)
+	if err != nil {
+		return nil, err
+	}
+	defer sparse.CloseAll(list)
+	if err := sparse.Fits(list, ckpt); err != nil {
+		return nil, err
 	}
 	left := map[string]bool{}
 	for _, f := range list {
@@ -211,36 +217,29 @@ func (s *subject) below(paths []string) error {
 			left[name] = true
 		}
 	}
-	for name, shape := range s.desc.Shapes() {
-		info, ok := s.desc.Find(s.ckpt, name)
-		if !ok || !left[info.Name] {
-			continue
-		}
-		delete(left, info.Name)
-		t, trains := s.overlay.Tensors[name]
-		if !trains {
-			one, err := s.desc.Weights(s.ckpt, func(n string) bool { return n == name })
-			if err != nil {
-				return err
-			}
-			t = one[name]
-		}
-		if err := sparse.Add(t.Data, info.Name, list, sparse.Sum); err != nil {
-			return err
-		}
-		if !trains {
-			s.replace[name] = model.Tensor{Shape: shape, Data: t.Data}
-		}
-	}
-	if d := s.desc; d.Tied && d.Head == model.HeadLM { // some files hold the tied matrix twice
-		if info, ok := s.ckpt.Lookup(d.Names.LMHead + ".weight"); ok {
+	changed := map[string]string{} // by the name of the class
+	for name := range d.Shapes() {
+		if info, ok := d.Find(ckpt, name); ok && left[info.Name] {
+			changed[name] = info.Name
 			delete(left, info.Name)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(left)) {
-		return inputf("sparse.on_top_of: %s is changed by the files, and the model does not compute with it", name)
+	if d.Tied && d.Head == model.HeadLM { // some files hold the tied matrix twice
+		delete(left, d.Names.LMHead+".weight")
 	}
-	return nil
+	for _, name := range slices.Sorted(maps.Keys(left)) {
+		return nil, inputf("%s: is changed by %s, and the model does not compute with it", name, strings.Join(paths, ", "))
+	}
+	values, err := d.Weights(ckpt, func(name string) bool { return changed[name] != "" })
+	if err != nil {
+		return nil, err
+	}
+	for name, t := range values {
+		if err := sparse.Add(t.Data, changed[name], list, sparse.Sum); err != nil {
+			return nil, err
+		}
+	}
+	return values, nil
 }
 
 // pull is what the distance of an entry counts in a phase: the setting over the number of parameters, as composable-sft has it.
