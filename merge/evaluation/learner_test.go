@@ -181,21 +181,16 @@ func TestPlainLearner(t *testing.T) {
 		near(t, "loss of a gradient", r.MeanLoss(), want.Loss, 1e-5)
 	}
 	// Logits that are multiplied.
-	l.Scale = 2
-	r, err := l.Gradient(ctx, []int{0, 1, 2, 3, 4}, model.ObjectiveLoss)
-	if err != nil {
-		t.Fatal(err)
-	}
 	o, err := j.Outcomes(ctx, w)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Scale = 0
 	if err := l.Set(func(name string, dst []float32) error { copy(dst, values[name].Data); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	l.Scale = 2
-	if r, err = l.Gradient(ctx, []int{0, 1, 2, 3, 4}, model.ObjectiveLoss); err != nil {
+	r, err := l.Gradient(ctx, []int{0, 1, 2, 3, 4}, model.ObjectiveLoss)
+	if err != nil {
 		t.Fatal(err)
 	}
 	near(t, "loss of logits times two", r.MeanLoss(), o.At(0.5).Score().Loss, 1e-5)
