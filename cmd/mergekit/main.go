@@ -165,7 +165,7 @@ EXIT STATUS
 	root.AddCommand(newFinetuneCommand())
 	root.AddCommand(newFuseCommand(), newAdaptersCommand())
 	root.AddCommand(newAlignCommand(), newTransportCommand())
-	root.AddCommand(newSparseCommand())
+	root.AddCommand(newSparseCommand(), newGraftCommand())
 	root.AddCommand(newPreviewCommand())
 	root.AddCommand(newBarrierCommand(), newAnalyzeCommand())
 	return root

@@ -36,8 +36,8 @@ type Options struct {
 	Whole       []string // patterns of tensors that are taken over whole: a head that the base has not trained
 	Mask        string
 	Learn       LearnOptions
-	// Data is learned from, HeldOut chooses among masks, Report is measured at the end only. All may be without files.
-	Data, HeldOut, Report evaluation.Options
+	// Data is learned from, HeldOut chooses among masks, Test is measured at the end only. All may be without files.
+	Data, HeldOut, Test evaluation.Options
 	Backend               compute.Backend
 	Threads               int
 	Force                 bool
@@ -46,7 +46,7 @@ type Options struct {
 
 // Measured is what base, fine-tune and graft score on one set of rows.
 type Measured struct {
-	Set   string            `json:"set"` // data, held_out or report
+	Set   string            `json:"set"` // data, held_out or test
 	Base  *evaluation.Score `json:"base"`
 	Tuned *evaluation.Score `json:"tuned"`
 	Graft *evaluation.Score `json:"graft"`
@@ -222,7 +222,7 @@ func (m *making) open(ctx context.Context) error {
 	for _, x := range []struct {
 		name string
 		o    evaluation.Options
-	}{{"data", m.o.Data}, {"held_out", m.o.HeldOut}, {"report", m.o.Report}} {
+	}{{"data", m.o.Data}, {"held_out", m.o.HeldOut}, {"test", m.o.Test}} {
 		if len(x.o.Data.Files) == 0 {
 			continue
 		}

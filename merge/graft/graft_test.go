@@ -321,7 +321,7 @@ func TestLearnedBeatsMagnitude(t *testing.T) {
 	d := digits8(t)
 	kept := map[string]*Measured{}
 	for _, mask := range []string{ByMagnitude, Learn, L1} {
-		o := Options{Mask: mask, Sparsity: 0.01, Data: measuredOn(d.train), HeldOut: measuredOn(d.held), Report: measuredOn(d.test), Threads: 2}
+		o := Options{Mask: mask, Sparsity: 0.01, Data: measuredOn(d.train), HeldOut: measuredOn(d.held), Test: measuredOn(d.test), Threads: 2}
 		o.Learn.Steps = 60
 		r := d.graft(t, o)
 		asked := int64(0.01 * float64(r.Space))
@@ -476,7 +476,7 @@ func TestRefuses(t *testing.T) {
 		"all out":     {func(o *Options) { o.Exclude = "*" }, "no tensor that a mask"},
 		"whole":       {func(o *Options) { o.Whole = []string{"head.*"} }, "no tensor to take over"},
 		"same rows":   {func(o *Options) { o.HeldOut = measuredOn(d.train) }, "same rows"},
-		"same report": {func(o *Options) { o.HeldOut, o.Report = measuredOn(d.held), measuredOn(d.held) }, "same rows"},
+		"same test": {func(o *Options) { o.HeldOut, o.Test = measuredOn(d.held), measuredOn(d.held) }, "same rows"},
 		"no config":   {func(o *Options) { o.Config = nil }, "config.json"},
 		"no file":     {func(o *Options) { o.Data = measuredOn(filepath.Join(dir, "none.csv")) }, "none.csv"},
 		"itself":      {func(o *Options) { o.Tuned = d.base }, "nothing to graft"},

@@ -4,8 +4,6 @@ import (
 	"context"
 	"math"
 	"runtime"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -226,11 +224,4 @@ func threadsOr(n int) int {
 		return n
 	}
 	return runtime.GOMAXPROCS(0)
-}
-
-// sortedNames lists names in order.
-func sortedNames(list []string) []string {
-	list = slices.Clone(list)
-	slices.SortFunc(list, strings.Compare)
-	return list
 }
