@@ -147,10 +147,8 @@ func (j *job) prepareEvaluation(ctx context.Context) error {
 		return err
 	}
 	if e.Flips || e.Ensemble {
-		for _, m := range parentsOf(j.p) {
-			if m.RawConfig == nil {
-				return v.refuse("%s has no config.json, so it cannot be measured", m.Name())
-			}
+		if err := v.checkParents(ctx); err != nil {
+			return err
 		}
 	}
 	if j.o.Warn != nil {
@@ -161,6 +159,33 @@ func (j *job) prepareEvaluation(ctx context.Context) error {
 		}
 	}
 	j.evaluator = v
+	return nil
+}
+
+// checkParents refuses what would show when the parents are measured, after the merge.
+func (v *evaluator) checkParents(ctx context.Context) error {
+	for i, judge := range v.judges {
+		if v.j.p.Recipe.Evaluate.Flips && judge.Task() == evaluation.TaskValues {
+			return v.refuse("flips: %s: the network gives values, which are neither right nor wrong; leave flips out", v.names[i])
+		}
+	}
+	for _, m := range parentsOf(v.j.p) {
+		if m.RawConfig == nil {
+			return v.refuse("%s has no config.json, so it cannot be measured", m.Name())
+		}
+		judges, _, err := v.judgesOf(ctx, m)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return v.refuse("%v", err)
+		}
+		for i, judge := range judges {
+			if own := v.judges[i]; judge.Task() != own.Task() || judge.Rows() != own.Rows() {
+				return v.refuse("%s: %s has %d rows of the task %s for it and %d of %s for the merge; flips and ensemble compare the same rows", m.Name(), v.names[i], judge.Rows(), judge.Task(), own.Rows(), own.Task())
+			}
+		}
+	}
 	return nil
 }
 

@@ -223,6 +223,20 @@ func TestEvaluateRefused(t *testing.T) {
 	if err := errors.Join(os.WriteFile(twin, text, 0o666), os.WriteFile(bare, []byte(unlabelled.String()), 0o666)); err != nil {
 		t.Fatal(err)
 	}
+	other := filepath.Join(dir, "values")
+	otherMLP(t, a, other)
+	config, err := os.ReadFile(filepath.Join(a, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = bytes.Replace(config, []byte(`"model_type"`), []byte(`"loss": "mse", "model_type"`), 1)
+	if err := os.WriteFile(filepath.Join(other, "config.json"), config, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	_, err = mergeText(t, fmt.Sprintf("merge_method: uniform_soup\nmodels: [{model: %s}, {model: %s}]\nevaluate: {held_out: %s, flips: true}\n", a, other, heldOut), filepath.Join(dir, "out"), merge.Options{})
+	if err == nil || !strings.Contains(err.Error(), other+": held_out: ") {
+		t.Errorf("a parent that is measured otherwise: %v", err)
+	}
 	for what, c := range map[string]struct{ evaluate, want string }{
 		"the same rows":            {"{held_out: " + heldOut + ", report: " + twin + "}", "has the content of"},
 		"temperature without data": {"{report: " + heldOut + ", temperature: true}", "temperature: it is fitted on held_out"},
