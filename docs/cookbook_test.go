@@ -261,7 +261,7 @@ var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
 
 // TestLinks looks for the files that the pages link to.
 func TestLinks(t *testing.T) {
-	list := append(pages(t), "differences.md", "align.md")
+	list := append(pages(t), "differences.md", "align.md", "reports.md")
 	records, err := filepath.Glob("decisions/*.md")
 	if err != nil {
 		t.Fatal(err)

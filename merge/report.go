@@ -109,11 +109,12 @@ func (j *job) findings(s *Summary) *report.Findings {
 		add("Source", "%s", p.Method.Paper.Text)
 	}
 	var models []string
-	for i, m := range p.Models {
+	labels := survey.Labels(j.o.survey.Models)
+	for i, name := range labels {
 		if i == j.o.survey.Base {
-			add("Base", "%s", m.Name())
+			add("Base", "%s", name)
 		} else {
-			models = append(models, m.Name())
+			models = append(models, name)
 		}
 	}
 	add("Models", "%s", strings.Join(models, ", "))
@@ -130,7 +131,7 @@ func (j *job) findings(s *Summary) *report.Findings {
 	add("Backend", "%s", s.Backend)
 	f.Sections = append(f.Sections, about)
 	if s.Evaluated != nil {
-		f.Sections = append(f.Sections, evaluationSection(s.Evaluated))
+		f.Sections = append(f.Sections, evaluationSection(s.Evaluated, j.o.survey.Models, labels))
 	}
 	if j.o.searched != nil {
 		f.Sections = append(f.Sections, searchSection(j.o.searched))
@@ -200,10 +201,15 @@ func alignmentSection(list []AlignReport) report.Section {
 }
 
 // evaluationSection is what was measured of the merge on data.
-func evaluationSection(e *Evaluated) report.Section {
+func evaluationSection(e *Evaluated, models, labels []string) report.Section {
 	s := report.Section{Title: "Evaluation"}
 	for _, set := range e.Sets() {
 		rows := set.Table()
+		for _, row := range rows[1:] {
+			if i := slices.Index(models, row[0]); i >= 0 {
+				row[0] = labels[i]
+			}
+		}
 		s.Tables = append(s.Tables, report.Table{Title: set.Heading(), Note: set.Note(), Named: true, Head: rows[0], Rows: rows[1:]})
 	}
 	return s

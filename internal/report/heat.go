@@ -82,7 +82,7 @@ func (h *Heat) draw() *drawnHeat {
 	for i, name := range h.Cols {
 		length := letter * float64(utf8.RuneCountInString(middle(name)))
 		tilt = max(tilt, 0.71*length)
-		side = max(side, 0.71*length-cellWidth*float64(len(h.Cols)-1-i)-cellWidth/2)
+		side = max(side, 0.71*length+12-cellWidth*float64(len(h.Cols)-1-i)-cellWidth/2)
 	}
 	head := math.Ceil(tilt) + 14
 	height := head + cellHeight*float64(len(h.Rows)) + 2
