@@ -7,45 +7,6 @@ import (
 	"unsafe"
 )
 
-// Matrix64 is a view of a row-major matrix of float64. Trans means that the matrix meant is the transpose of what is stored.
-type Matrix64 struct {
-	Rows, Cols int // of the matrix meant
-	Stride     int // between stored rows
-	Data       []float64
-	Trans      bool
-}
-
-// Of64 views data as a dense matrix.
-func Of64(data []float64, rows, cols int) Matrix64 {
-	return Matrix64{Rows: rows, Cols: cols, Stride: cols, Data: data}
-}
-
-// T is the transpose, of which nothing is moved.
-func (m Matrix64) T() Matrix64 {
-	return Matrix64{Rows: m.Cols, Cols: m.Rows, Stride: m.Stride, Data: m.Data, Trans: !m.Trans}
-}
-
-// At returns the element in row i and column j.
-func (m Matrix64) At(i, j int) float64 {
-	if m.Trans {
-		i, j = j, i
-	}
-	return m.Data[i*m.Stride+j]
-}
-
-// Cut is the part of rows [r0, r1) and columns [c0, c1).
-func (m Matrix64) Cut(r0, r1, c0, c1 int) Matrix64 {
-	s := m
-	s.Rows, s.Cols = r1-r0, c1-c0
-	if m.Trans {
-		r0, c0 = c0, r0
-	}
-	if s.Rows > 0 && s.Cols > 0 {
-		s.Data = m.Data[r0*m.Stride+c0:]
-	}
-	return s
-}
-
 // Product64 sets c to alpha·a·b, or adds that to c with add. c is not transposed and shares nothing with a and b. Every element
 // is a sum over k in ascending order of fused multiply-adds within blocks of k: the bits do not depend on the threads.
 // threads is how many goroutines may work; 0 is one per processor.
@@ -105,10 +66,10 @@ func serial64(t *tile, c Matrix64, alpha float64, a, b Matrix64) {
 		nb := min(columns, n-j)
 		for l := 0; l < k; l += depth {
 			kb := min(depth, k-l)
-			pack64(panel, 1, b.T(), j, nb, l, kb, t.nr)
+			pack(panel, 1, b.T(), j, nb, l, kb, t.nr)
 			for i := 0; i < m; i += rowBlock {
 				mb := min(rowBlock, m-i)
-				pack64(block, alpha, a, i, mb, l, kb, t.mr)
+				pack(block, alpha, a, i, mb, l, kb, t.mr)
 				for jj := 0; jj < nb; jj += t.nr {
 					strip := unsafe.Pointer(&panel[jj*kb])
 					for ii := 0; ii < mb; ii += t.mr {
@@ -128,32 +89,6 @@ func serial64(t *tile, c Matrix64, alpha float64, a, b Matrix64) {
 						}
 					}
 				}
-			}
-		}
-	}
-}
-
-// pack64 is pack for float64, times alpha.
-func pack64(dst []float64, alpha float64, a Matrix64, i, mb, l, kb, r int) {
-	for s := 0; s < mb; s += r {
-		strip := dst[s*kb:][:r*kb]
-		rows := min(r, mb-s)
-		if rows < r {
-			clear(strip)
-		}
-		if a.Trans {
-			for k := range kb {
-				to := strip[k*r:][:rows]
-				for row, x := range a.Data[(l+k)*a.Stride+i+s:][:rows] {
-					to[row] = alpha * x
-				}
-			}
-			continue
-		}
-		for row := range rows {
-			from := a.Data[(i+s+row)*a.Stride+l:][:kb]
-			for k, x := range from {
-				strip[k*r+row] = alpha * x
 			}
 		}
 	}

@@ -7,45 +7,6 @@ import (
 	"unsafe"
 )
 
-// Matrix is a view of a row-major matrix. Trans means that the matrix meant is the transpose of what is stored.
-type Matrix struct {
-	Rows, Cols int // of the matrix meant
-	Stride     int // between stored rows
-	Data       []float32
-	Trans      bool
-}
-
-// Of views data as a dense matrix.
-func Of(data []float32, rows, cols int) Matrix {
-	return Matrix{Rows: rows, Cols: cols, Stride: cols, Data: data}
-}
-
-// T is the transpose, of which nothing is moved.
-func (m Matrix) T() Matrix {
-	return Matrix{Rows: m.Cols, Cols: m.Rows, Stride: m.Stride, Data: m.Data, Trans: !m.Trans}
-}
-
-// At returns the element in row i and column j.
-func (m Matrix) At(i, j int) float32 {
-	if m.Trans {
-		i, j = j, i
-	}
-	return m.Data[i*m.Stride+j]
-}
-
-// Cut is the part of rows [r0, r1) and columns [c0, c1).
-func (m Matrix) Cut(r0, r1, c0, c1 int) Matrix {
-	s := m
-	s.Rows, s.Cols = r1-r0, c1-c0
-	if m.Trans {
-		r0, c0 = c0, r0
-	}
-	if s.Rows > 0 && s.Cols > 0 {
-		s.Data = m.Data[r0*m.Stride+c0:]
-	}
-	return s
-}
-
 // Block sizes: a packed block of A (rowBlock × depth) stays in the second-level cache, a packed panel of B (depth × colBlock)
 // beside it, and a kernel's strips of both in the first level.
 const (
@@ -98,7 +59,7 @@ func product(t *tile, c []float32, a, b Matrix, add bool, threads int) {
 		nb := min(colBlock, n-j)
 		for l := 0; l < k; l += depth {
 			kb := min(depth, k-l)
-			pack(panel, b.T(), j, nb, l, kb, t.nr)
+			pack(panel, 1, b.T(), j, nb, l, kb, t.nr)
 			var next atomic.Int64
 			work := func(s *space) {
 				for {
@@ -107,7 +68,7 @@ func product(t *tile, c []float32, a, b Matrix, add bool, threads int) {
 						return
 					}
 					mb := min(rowBlock, m-i)
-					pack(s.block, a, i, mb, l, kb, t.mr)
+					pack(s.block, 1, a, i, mb, l, kb, t.mr)
 					t.block(s, c, n, i, mb, j, nb, kb, panel)
 				}
 			}
@@ -148,30 +109,6 @@ func (t *tile) block(s *space, c []float32, n, i, mb, j, nb, kb int, panel []flo
 			t.run(kb, a, strip, unsafe.Pointer(&s.edge[0]), t.nr)
 			for r := range rows {
 				copy(c[at+r*n:][:cols], s.edge[r*t.nr:][:cols])
-			}
-		}
-	}
-}
-
-// pack copies rows [i, i+mb) and columns [l, l+kb) of a in strips of r rows: for each column the r values of its rows side by
-// side, zeros beyond the last row.
-func pack(dst []float32, a Matrix, i, mb, l, kb, r int) {
-	for s := 0; s < mb; s += r {
-		strip := dst[s*kb:][:r*kb]
-		rows := min(r, mb-s)
-		if rows < r {
-			clear(strip)
-		}
-		if a.Trans { // what is a column here is stored in a row
-			for k := range kb {
-				copy(strip[k*r:][:rows], a.Data[(l+k)*a.Stride+i+s:][:rows])
-			}
-			continue
-		}
-		for row := range rows {
-			from := a.Data[(i+s+row)*a.Stride+l:][:kb]
-			for k, x := range from {
-				strip[k*r+row] = x
 			}
 		}
 	}
