@@ -38,10 +38,10 @@ type Options struct {
 	Learn       LearnOptions
 	// Data is learned from, HeldOut chooses among masks, Test is measured at the end only. All may be without files.
 	Data, HeldOut, Test evaluation.Options
-	Backend               compute.Backend
-	Threads               int
-	Force                 bool
-	Progress              func(done, total int, what string)
+	Backend             compute.Backend
+	Threads             int
+	Force               bool
+	Progress            func(done, total int, what string)
 }
 
 // Measured is what base, fine-tune and graft score on one set of rows.
