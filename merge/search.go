@@ -172,7 +172,7 @@ func searchPlaces(out string, o Options, s *recipe.Search) (journal, dirs string
 			return "", "", err
 		}
 	}
-	return journal, dirs, nil
+	return journal, dirs, os.MkdirAll(filepath.Dir(journal), 0o777)
 }
 
 // run searches, and returns the recipe with the best numbers.
@@ -281,6 +281,7 @@ func (s *searcher) trial(ctx context.Context, _, number int, values []float64) (
 	if s.p.Method.Selects {
 		r.Evaluate = &recipe.Evaluate{Pos: s.r.Evaluate.Pos, HeldOut: s.r.Evaluate.HeldOut}
 	}
+	r.Text = r.YAML()
 	parallel := s.r.Search.Parallel
 	o := s.o
 	o.Force, o.Resume, o.Report = true, false, ""
