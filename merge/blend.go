@@ -56,7 +56,11 @@ func (j *job) mergeBlend(ctx context.Context, start time.Time, watch *memory.Wat
 			j.o.Warn(w)
 		}
 	}
-	made, err := blends[p.Method.Name](ctx, j)
+	var made *blended
+	err := j.bounded(func() (err error) {
+		made, err = blends[p.Method.Name](ctx, j)
+		return err
+	})
 	if err != nil {
 		return nil, j.refused(err)
 	}

@@ -136,14 +136,16 @@ func (k *pot) fisherOf(ctx context.Context, i int, judge *evaluation.Judge) (dir
 			}
 		}
 	}
-	judge.Release()
-	l, err := judge.Learner(ctx, one.Weights, func(string) bool { return true })
+	if k.student == nil || k.teacher != judge {
+		err = k.learn(ctx, judge, one.Weights)
+	} else {
+		err = k.student.Set(func(name string, dst []float32) error { return align.ReadAt(one.Weights, name, dst, 0) })
+	}
 	if err != nil {
 		return "", 0, fmt.Errorf("%s: %w", one.Name, err)
 	}
 	sum := map[string][]float32{}
-	norm, err = soup.EstimateFisher(ctx, soup.Of(l), judge.Rows(), sum, func(done, total int) { k.j.fitting(done, total, "Fisher information of "+one.Name) })
-	l.Close()
+	norm, err = soup.EstimateFisher(ctx, k.student, judge.Rows(), sum, func(done, total int) { k.j.fitting(done, total, "Fisher information of "+one.Name) })
 	if err != nil {
 		return "", 0, fmt.Errorf("%s: %w", one.Name, err)
 	}

@@ -56,9 +56,13 @@ type pot struct {
 	base   *soup.Ingredient
 	judge  *evaluation.Judge
 	device compute.Backend
-	report SoupReport
-	notes  []string
-	close  func()
+	// student is the model on the device that learns; nil: the judge has one of its own. There is one of them at a time.
+	student soup.Learner
+	teacher *evaluation.Judge // whose rows it learns on
+	free    func()
+	report  SoupReport
+	notes   []string
+	done    func() // closes the device
 }
 
 // openPot opens the ingredients and the held-out data. unlabelled allows data without labels, which is calibration data then.
@@ -91,10 +95,14 @@ func (j *job) openPot(ctx context.Context, unlabelled bool) (*pot, error) {
 		done()
 		return nil, err
 	}
-	return &pot{j: j, set: set, base: base, judge: judge, device: device, report: SoupReport{Method: j.p.Method.Name, Data: m.Data, Rows: judge.Rows()}, close: func() {
-		judge.Release()
-		done()
-	}}, nil
+	return &pot{j: j, set: set, base: base, judge: judge, device: device, done: done, report: SoupReport{Method: j.p.Method.Name, Data: m.Data, Rows: judge.Rows()}}, nil
+}
+
+// close frees what is on the device, and the device.
+func (k *pot) close() {
+	k.forget()
+	k.judge.Release()
+	k.done()
 }
 
 // choosingData is the data by which a soup is chosen.
@@ -119,6 +127,9 @@ func (k *pot) meter(ctx context.Context, set *soup.Set, total int) (*soup.Meter,
 		return nil, err
 	}
 	m := &soup.Meter{Set: set, Judge: k.judge, Cache: cache}
+	if k.student != nil {
+		m.Judge = soup.Measure(k.student, k.judge)
+	}
 	for i, one := range set.List {
 		k.j.fitting(i, len(set.List), "reading "+one.Name)
 		hash, err := evaluation.ContentHash(ctx, one.Weights)
@@ -317,16 +328,23 @@ func (k *pot) groups() (*soup.Groups, error) {
 	return soup.GroupTensors(k.set, g), nil
 }
 
-// learner makes a model on the device whose tensors are the mix's.
-func (k *pot) learner(ctx context.Context, set *soup.Set) (soup.Learner, func(), error) {
-	k.judge.Release() // one model and its gradient are on the device at a time
-	all := make([]int, len(set.List))
-	all[0] = 1
-	l, err := k.judge.Learner(ctx, set.Counted(all), func(string) bool { return true })
+// learn makes a model on the device that starts with these weights and learns on the rows of a judge. It takes the place of the last one.
+func (k *pot) learn(ctx context.Context, judge *evaluation.Judge, w align.Weights) error {
+	k.forget()
+	l, err := judge.Learner(ctx, w, func(string) bool { return true })
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	return soup.Of(l), l.Close, nil
+	k.student, k.teacher, k.free = soup.Of(l), judge, l.Close
+	return nil
+}
+
+// forget frees the model that learns.
+func (k *pot) forget() {
+	if k.free != nil {
+		k.free()
+	}
+	k.student, k.teacher, k.free = nil, nil, nil
 }
 
 // learnedSoup makes a learned soup.
@@ -355,6 +373,9 @@ func learnedSoup(ctx context.Context, j *job) (*blended, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := k.learn(ctx, k.judge, k.set.List[0].Weights); err != nil {
+		return nil, err
+	}
 	meter, err := k.meter(ctx, k.set, len(k.set.List))
 	if err != nil {
 		return nil, err
@@ -362,13 +383,8 @@ func learnedSoup(ctx context.Context, j *job) (*blended, error) {
 	if k.report.Singles, err = soup.MeasureSingles(ctx, meter); err != nil {
 		return nil, err
 	}
-	l, done, err := k.learner(ctx, k.set)
-	if err != nil {
-		return nil, err
-	}
 	b := &soup.Blend{Set: k.set, Groups: groups, Form: soup.Softmax{}, N: soup.NewNumbers(len(groups.Names), len(k.set.List), 0)}
-	r, err := b.Learn(ctx, l, o)
-	done()
+	r, err := b.Learn(ctx, k.student, o)
 	if err != nil {
 		return nil, err
 	}
@@ -427,12 +443,10 @@ func adaMerging(ctx context.Context, j *job) (*blended, error) {
 	wide.List = append(slices.Clone(k.set.List), *k.base)
 	start := j.number("init")
 	b := &soup.Blend{Set: &wide, Groups: groups, Form: soup.TaskVectors{Unit: j.flag("clamp")}, N: soup.NewNumbers(len(groups.Names), len(k.set.List), start)}
-	l, done, err := k.learner(ctx, &wide)
-	if err != nil {
+	if err := k.learn(ctx, k.judge, k.base.Weights); err != nil {
 		return nil, err
 	}
-	r, err := b.Descend(ctx, l, steps, model.ObjectiveEntropy, o)
-	done()
+	r, err := b.Descend(ctx, k.student, steps, model.ObjectiveEntropy, o)
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,32 @@ type learner struct{ *evaluation.Learner }
 
 func (l learner) Temper(temperature float64) { l.Scale = float32(1 / temperature) }
 
+// Measure makes a judge of a learner, so that one model on the device does both: what is measured takes the place of what was set. key is
+// that of the judge which the learner is of.
+func Measure(l Learner, key Judge) Judge { return measuring{key, l} }
+
+type measuring struct {
+	Judge
+	l Learner
+}
+
+// Outcomes implements Judge.
+func (m measuring) Outcomes(ctx context.Context, w align.Weights) (*evaluation.Outcomes, error) {
+	if err := m.l.Set(func(name string, dst []float32) error { return align.ReadAt(w, name, dst, 0) }); err != nil {
+		return nil, err
+	}
+	return m.l.Outcomes(ctx)
+}
+
+// Score implements Judge.
+func (m measuring) Score(ctx context.Context, w align.Weights) (*evaluation.Score, error) {
+	o, err := m.Outcomes(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	return o.Score(), nil
+}
+
 // Numbers are the numbers of a mix: of each group, one for each ingredient.
 type Numbers [][]float64
 
