@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"runtime"
 	"slices"
 
 	"github.com/gomlx/compute"
@@ -129,8 +130,13 @@ func (s *transformer) fill(ctx context.Context, w align.Weights) error {
 	return err
 }
 
+// collectEvery is how many bytes of tensors that went to the device may wait for the collector, which would let as much lie around as the
+// model itself takes where that is in the same memory.
+const collectEvery = 128 << 20
+
 // reader reads tensors that the model's class calls so from files that may call them otherwise.
 func reader(d *model.Description, w align.Weights) func(name string, shape []int) ([]float32, error) {
+	waiting := 0
 	return func(name string, shape []int) ([]float32, error) {
 		info, ok := d.Find(w, name)
 		if !ok {
@@ -139,7 +145,13 @@ func reader(d *model.Description, w align.Weights) func(name string, shape []int
 		if !slices.Equal(info.Shape, shape) {
 			return nil, &model.ShapeError{Checkpoint: "the weights", Tensor: info.Name, Have: info.Shape, Want: shape}
 		}
-		return w.Read(info.Name)
+		if waiting > collectEvery {
+			runtime.GC()
+			waiting = 0
+		}
+		x, err := w.Read(info.Name)
+		waiting += 4 * len(x)
+		return x, err
 	}
 }
 
