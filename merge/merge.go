@@ -211,11 +211,12 @@ type job struct {
 // prepare does what comes before anything is written: it sees that memory and the output's place will do, and finds maps.
 func (j *job) prepare(ctx context.Context) error {
 	p := j.p
-	bounds := stream.Options{Threads: j.o.Threads, MaxMemory: j.o.MaxMemory, Inputs: p.Widest(), Whole: p.Holds()}
+	bounds := stream.Options{Threads: j.o.Threads, MaxMemory: j.o.MaxMemory, Inputs: p.Widest(), Whole: p.Holds(), Survey: j.o.survey != nil}
 	if _, err := stream.NewEngine(j.o.Backend, bounds); err != nil { // too little memory shows before there is an output
 		return &InputError{err}
 	}
-	room := int64(0) // for aligned tensors
+	bounds.Survey = false // what a report needs decides nothing that the output depends on
+	room := int64(0)      // for aligned tensors
 	if p.Aligned != nil {
 		room = j.o.MaxMemory / alignShare
 		bounds.MaxMemory -= room

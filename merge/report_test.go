@@ -3,10 +3,12 @@ package merge_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/gomlx/compute"
@@ -113,7 +115,8 @@ func TestReportSections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Finalize()
-	for config, want := range map[string][]string{"regmean": {"Distances"}, "align": {"Distances", "Alignment", "agreement before"}, "align-repair": {"Repair", "the figures below are of the merge before it"}, "evaluate": {"Evaluation", "the merge"}} {
+	for config, want := range map[string][]string{"regmean": {"Distances"}, "align": {"Distances", "Alignment", "agreement before"}, "align-repair": {"Repair", "the figures below are of the merge before it"}, "evaluate": {"Evaluation", "the merge"},
+		"tsv-m": {"Distances", "Task vectors"}, "learned-soup": {"Distances"}, "breadcrumbs-sweep": {"Search", "the best", "Task vectors"}} {
 		r, err := recipe.ParseFile("../configs/" + config + ".yml")
 		if err != nil {
 			t.Fatal(err)
@@ -215,5 +218,50 @@ func TestReportRefused(t *testing.T) {
 	list, err := os.ReadDir(dir)
 	if err != nil || len(list) != 3 {
 		t.Errorf("%d files in the folder, want 3: %v", len(list), err)
+	}
+}
+
+// A merge that was interrupted has a page too: what the first run made is compared with the models on disk.
+func TestReportResumed(t *testing.T) {
+	b, _, err := backend.Open("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Finalize()
+	dir := t.TempDir()
+	out, page := filepath.Join(dir, "out"), filepath.Join(dir, "report.html")
+	r := goldenRecipe(t, "breadcrumbs_ties")
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	var written atomic.Int64
+	o := merge.Options{Backend: b, Threads: 1, Report: page, Written: func(n int64) {
+		if written.Add(n) > 100e3 {
+			stop()
+		}
+	}}
+	if _, err := merge.RunRecipe(ctx, r, out, o); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(page); err == nil {
+		t.Fatal("there is a page of a merge that was interrupted")
+	}
+	o.Written, o.Resume = nil, true
+	s, err := merge.RunRecipe(context.Background(), r, out, o)
+	if err != nil || s.Resumed == 0 || s.Resumed == s.Tensors {
+		t.Fatal(s, err)
+	}
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), fmt.Sprintf("%d tensors, by a run that was interrupted", s.Resumed)) {
+		t.Error("the page does not say what it lacks")
+	}
+	// Distances are of all tensors, and as in a page of one run.
+	_, whole := reportMerge(t, b, r, filepath.Join(dir, "other"), filepath.Join(dir, "other.html"))
+	_, want, _ := strings.Cut(whole, "<h2>Distances</h2>")
+	_, got, _ := strings.Cut(string(text), "<h2>Distances</h2>")
+	if got != want || got == "" {
+		t.Error("the distances are others than those of one run")
 	}
 }

@@ -244,3 +244,13 @@ func (p *PairSurvey) add(a, b int, x int64) {
 		p.Clash += x
 	}
 }
+
+// SurveyBins is how many counts a pass of Task.Survey holds at most, for so many task vectors.
+func SurveyBins(vectors int) int64 {
+	views := signViews(vectors)
+	bins := int64(0)
+	for _, v := range views[:min(len(views), viewsPerPass)] {
+		bins += int64(v.low.bins()) * int64(v.high.bins())
+	}
+	return bins
+}

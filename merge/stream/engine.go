@@ -143,7 +143,22 @@ func (e *Engine) fit() error {
 			return &MemoryError{Need: e.memory(), Max: e.opts.MaxMemory}
 		}
 	}
+	// A survey takes workers, and not the size of chunks: on that the last bits of sums depend.
+	for e.memory()+e.surveyMemory() > e.opts.MaxMemory {
+		if e.threads == 1 {
+			return &MemoryError{Need: e.memory() + e.surveyMemory(), Max: e.opts.MaxMemory}
+		}
+		e.threads--
+	}
 	return nil
+}
+
+// surveyMemory is what the counts of surveys take: 4 bytes each in a worker, 8 in a job.
+func (e *Engine) surveyMemory() int64 {
+	if !e.opts.Survey {
+		return 0
+	}
+	return method.SurveyBins(e.opts.Inputs) * int64(4*e.threads+8*e.window())
 }
 
 // memory estimates the anonymous memory that the engine's work needs.
@@ -153,6 +168,14 @@ func (e *Engine) memory() int64 {
 		base += compilerBytes
 	}
 	return base + int64(e.threads)*e.chunk*int64(perElement+4*e.opts.Inputs) + e.opts.Whole
+}
+
+// window is how many jobs are in flight.
+func (e *Engine) window() int {
+	if e.opts.Window > 0 {
+		return e.opts.Window
+	}
+	return 2*e.threads + 2
 }
 
 // MemoryError says that a bound on memory is too tight for any work at all.
@@ -209,11 +232,7 @@ func (e *Engine) Run(ctx context.Context, jobs []*Job) error {
 	}
 
 	feeder := newPeerFeeder(ctx, e, jobs)
-	window := e.opts.Window
-	if window <= 0 {
-		window = 2*e.threads + 2
-	}
-	slots := make(chan struct{}, window)
+	slots := make(chan struct{}, e.window())
 	room := e.newRoom(jobs)
 	var running sync.WaitGroup
 	for i, job := range jobs {
