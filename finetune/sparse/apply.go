@@ -215,17 +215,17 @@ func (a *application) change(list []cursor, info tensors.Info, data []byte, lo i
 		alone := len(claims) == 1 && !c.part.File.Delta
 		if alone && c.part.Weight == -1 && a.origin != a.to {
 			// The file's value is there, rounded as it was when it was written: the origin's takes its place.
-			if err := tensors.EncodeFloat32(coded, info.DType, []float32{c.value}); err != nil {
+			if err := tensors.Convert(coded, info.DType, c.raw, c.dtype); err != nil {
 				return err
 			}
 			if bytes.Equal(coded, here) {
 				return tensors.Convert(here, info.DType, raw, source.DType)
 			}
 		}
-		x := float32(float64(now) + a.way.difference(claims, origin))
-		if alone && c.part.Weight == 1 && now == origin {
-			x = c.value
+		if alone && c.part.Weight == 1 && now == origin { // the file's own bits, also those that float32 does not hold
+			return tensors.Convert(here, info.DType, c.raw, c.dtype)
 		}
+		x := float32(float64(now) + a.way.difference(claims, origin))
 		return tensors.EncodeFloat32(here, info.DType, []float32{x})
 	})
 	return data, err

@@ -78,6 +78,8 @@ func cursors(parts []Part, name string, lo, hi int64) ([]cursor, error) {
 type claim struct {
 	part  *Part
 	value float32
+	raw   []byte // the same as the file has it
+	dtype tensors.DType
 }
 
 // each walks the places that any of the cursors is at, ascending.
@@ -98,7 +100,7 @@ func each(list []cursor, do func(at int64, claims []claim) error) error {
 		claims = claims[:0]
 		for k := range list {
 			if c := &list[k]; c.i < c.end && c.entries.At(c.i) == at {
-				claims = append(claims, claim{&c.part, c.values[c.i-c.first]})
+				claims = append(claims, claim{&c.part, c.values[c.i-c.first], c.entries.Raw(c.i, c.i+1), c.entries.DType})
 				c.i++
 			}
 		}

@@ -150,7 +150,7 @@ func apply(t *testing.T, dir string, parts []Part, o ApplyOptions) string {
 
 // TestApply adds a file: its entries have its values, everything else its bytes, and what lies beside the weights comes along.
 func TestApply(t *testing.T) {
-	for _, dtype := range []tensors.DType{tensors.F32, tensors.BF16} {
+	for _, dtype := range []tensors.DType{tensors.F32, tensors.BF16, tensors.F64} {
 		w := newWorld(t, dtype, false)
 		out := apply(t, w.base, w.parts(t, 1), ApplyOptions{})
 		f := openFile(t, w.paths[0])
@@ -164,7 +164,7 @@ func TestApply(t *testing.T) {
 			want := []byte(was)
 			if x != nil {
 				for i, at := range x.Index {
-					if err := tensors.EncodeFloat32(want[int(at)*size:(int(at)+1)*size], dtype, x.Values[i:i+1]); err != nil {
+					if err := tensors.Convert(want[int(at)*size:(int(at)+1)*size], dtype, x.Raw[i*x.DType.Size():(i+1)*x.DType.Size()], x.DType); err != nil {
 						t.Fatal(err)
 					}
 				}
