@@ -63,6 +63,8 @@ func (d *decoder) method(c *Config) {
 	if m == nil {
 		names := methodNames()
 		switch near := strictyaml.Nearest(c.Method, append(names, planned...)); {
+		case c.Method == "ltsft":
+			d.fault("method", "ltsft is a way to tune and not a method: write tune: sparse, with method sft or cpt")
 		case slices.Contains(planned, c.Method):
 			d.fault("method", "%s is not available in this version; it has %s", c.Method, strictyaml.Listed(names))
 		case near != "":

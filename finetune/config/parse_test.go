@@ -105,6 +105,15 @@ func TestDefaults(t *testing.T) {
 		{"tune: dora", func(c *Config) bool { return c.LoRA.UseDoRA && c.Tune == "dora" && c.Optim.LR == 2e-4 }},
 		{"lora: {use_dora: true}", func(c *Config) bool { return c.Tune == "dora" }},
 		{"tune: head", func(c *Config) bool { return c.Optim.LR == 1e-3 }},
+		{"tune: sparse", func(c *Config) bool {
+			return c.Optim.LR == 5e-5 && c.Optim.WeightDecay == 0 && c.Sparse.Share == 0.08 && c.Sparse.Full.Reg == 0.1 && c.Sparse.Norms == "frozen"
+		}},
+		{"tune: sparse\nsparse: {count: 7_000_000, rounds: 2, full: {epochs: 3}, masked: {max_steps: 10, reg: 0}, head: whole, exclude_modules: [o_proj], on_top_of: [de.safetensors]}",
+			func(c *Config) bool {
+				s := &c.Sparse
+				return s.Count == 7000000 && s.Share == 0 && s.Rounds == 2 && s.Full.Epochs == 3 && s.Masked.MaxSteps == 10 && s.Masked.Reg == 0 &&
+					s.Full.Reg == 0.1 && s.Head == "whole" && s.ExcludeModules.Names[0] == "o_proj" && s.OnTopOf[0] == "de.safetensors"
+			}},
 		{"method: cpt", func(c *Config) bool {
 			return c.Data.Packing == "wrapped" && c.Data.TrainOn == "all" && c.Optim.Betas[1] == 0.95 && c.Optim.WeightDecay == 0
 		}},
@@ -194,6 +203,19 @@ func TestErrors(t *testing.T) {
 		{"tune: lroa", nil, `run.yml:3:7: unknown tune "lroa"; did you mean "lora"?`},
 		{"tune: qlora", nil, `run.yml:3:7: unknown tune "qlora"; 4-bit weights are not read by this version; use lora, whose base is kept in bfloat16`},
 		{"tune: dora\nlora: {use_dora: false}", nil, `run.yml:4:18: lora.use_dora: tune: dora and use_dora: false contradict each other; remove one`},
+		{"method: ltsft", nil, `run.yml:3:9: method: ltsft is a way to tune and not a method: write tune: sparse, with method sft or cpt`},
+		{"epochs: 1", nil, `run.yml:3:1: unknown key "epochs"; write it as train.epochs`},
+		{"sparse: {count: 0}", nil, `run.yml:3:17: sparse.count: must be 1 or more, or null; here is 0`},
+		{"sparse: {count: 5, share: 0.1}", nil, `run.yml:3:27: sparse.share: sparse.count says how many entries learn already; keep one of the two`},
+		{"sparse: {share: 0}", nil, `run.yml:3:17: sparse.share: must be above 0 and at most 1; here is 0`},
+		{"sparse: {rounds: 0}", nil, `run.yml:3:18: sparse.rounds: must be from 1 to 1000; here is 0`},
+		{"sparse: {count: 2, rounds: 3}", nil, `run.yml:3:28: sparse.rounds: every round adds an entry at least, and sparse.count is 2; here is 3`},
+		{"sparse: {full: {epochs: 0}}", nil, `run.yml:3:25: sparse.full.epochs: must be above 0 and at most a million, or null; here is 0`},
+		{"sparse: {masked: {reg: -1}}", nil, `run.yml:3:24: sparse.masked.reg: must not be below 0; here is -1`},
+		{"sparse: {masked: {max_steps: 0}}", nil, `run.yml:3:30: sparse.masked.max_steps: must be from 1 to 1073741824, or null; here is 0`},
+		{"sparse: {head: full}", nil, `run.yml:3:16: unknown sparse.head "full"; it is one of auto, frozen, sparse and whole`},
+		{"sparse: {exclude_modules: all-linear}", nil, `run.yml:3:27: sparse.exclude_modules: all-linear would leave hardly anything; give names`},
+		{"sparse: {ft_params_num: 5}", nil, `run.yml:3:10: unknown key "ft_params_num" in sparse; write it as sparse.count`},
 		{"method: dpo", nil, `run.yml:3:9: method: dpo is not available in this version; it has sft and cpt`},
 		{"method: stf", nil, `run.yml:3:9: method: unknown method "stf"; did you mean "sft"?`},
 		{"method: zzzzzz", nil, `run.yml:3:9: method: unknown method "zzzzzz"; this version has sft and cpt`},
@@ -387,5 +409,16 @@ func TestCurve(t *testing.T) {
 				t.Errorf("%s at %d: %v, want %v", test.set, step, got, want)
 			}
 		}
+	}
+}
+
+// TestSparseDigest wants a key of sparse tuning to count where it has an effect, and not in a run that was begun before there was one.
+func TestSparseDigest(t *testing.T) {
+	digest := func(text string) string { return parse(t, small+text).Digest() }
+	if digest("tune: sparse\nsparse: {share: 0.1}") == digest("tune: sparse") || digest("tune: sparse\neval: {every: 5}") == digest("tune: sparse") {
+		t.Error("what changes the mask does not count")
+	}
+	if digest("sparse: {share: 0.1}") != digest("") || digest("eval: {every: 5}") != digest("") {
+		t.Error("what changes nothing counts")
 	}
 }

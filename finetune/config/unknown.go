@@ -21,6 +21,9 @@ var elsewhere = map[string]string{
 	"max_seq_len": "data.max_length", "sample_packing": "data.packing", "packed": "data.packing", "val_set_size": "data.valid_split",
 	"base_model": "model.base", "model_name_or_path": "model.base", "torch_dtype": "model.dtype",
 	"output": "run.output_dir", "patience": "eval.early_stopping.patience", "eval_steps": "eval.every", "save_steps": "save.every",
+	"epochs": "train.epochs", "max_steps": "train.max_steps", // the phases of sparse have them too
+	"ft_params_num": "sparse.count", "ft_params_proportion": "sparse.share", "full_l1_reg": "sparse.full.reg", "sparse_l1_reg": "sparse.masked.reg",
+	"n_ft_iterations": "sparse.rounds", "freeze_layer_norm": "sparse.norms", "freeze_decoder": "sparse.head", "on": "sparse.on_top_of",
 	"logging_steps": "log.every", "chat_template_path": "data.chat_template", "template": "data.chat_template",
 }
 
