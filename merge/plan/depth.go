@@ -1,8 +1,10 @@
 package plan
 
 import (
+	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/mergekit/mergekit/arch"
@@ -47,10 +49,19 @@ func depthOf(layer, layers int) float64 {
 }
 
 // outside is the depth of a tensor that is in no layer: 0 of what comes before the layers, 1 of what comes after, NaN where no module
-// has any. Inferred descriptions do not know what comes after; there the name decides.
+// has any. Inferred descriptions do not know what comes after; there the name decides, and numbers that names end with (layer1, layer2)
+// are layers where the description has none.
 func (b *builder) outside(w arch.Weight, after bool) float64 {
 	if !slices.ContainsFunc(b.modules, func(m module) bool { return m.layers() > 0 }) {
-		return math.NaN()
+		numbers := b.endings()
+		if len(numbers) < 2 {
+			return math.NaN()
+		}
+		if _, n, ok := ending(w.Name); ok {
+			if i, found := slices.BinarySearch(numbers, n); found {
+				return depthOf(i, len(numbers))
+			}
+		}
 	}
 	if b.Arch.Inferred {
 		after = slices.ContainsFunc(strings.Split(w.Name, "."), func(part string) bool {
@@ -61,6 +72,51 @@ func (b *builder) outside(w arch.Weight, after bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+// endings are the numbers that the names of layers end with, in order; none where names of several kinds are numbered differently, so
+// that nobody knows which come first.
+func (b *builder) endings() []int {
+	if b.numbers != nil {
+		return b.numbers
+	}
+	b.numbers = []int{}
+	sets := map[string]map[int]bool{}
+	for i := range b.modules {
+		for _, w := range slices.Concat(b.modules[i].desc.Pre, b.modules[i].desc.Post) {
+			stem, n, ok := ending(w.Name)
+			if ok && sets[stem] == nil {
+				sets[stem] = map[int]bool{}
+			}
+			if ok {
+				sets[stem][n] = true
+			}
+		}
+	}
+	var all map[int]bool
+	for _, set := range sets {
+		switch {
+		case len(set) < 2:
+		case all == nil:
+			all = set
+		case !maps.Equal(all, set):
+			return b.numbers
+		}
+	}
+	b.numbers = slices.AppendSeq(b.numbers, maps.Keys(all))
+	slices.Sort(b.numbers)
+	return b.numbers
+}
+
+// ending splits the first part of a name that ends with a number: layer12.weight gives layer and 12.
+func ending(name string) (stem string, n int, ok bool) {
+	for _, part := range strings.Split(name, ".") {
+		stem := strings.TrimRight(part, "0123456789")
+		if n, err := strconv.Atoi(part[len(stem):]); err == nil && stem != "" {
+			return stem, n, true
+		}
+	}
+	return "", 0, false
 }
 
 // isHead tells whether a part of a tensor's name is that of an output layer.

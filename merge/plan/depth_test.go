@@ -87,7 +87,8 @@ func TestDepthOfNetworks(t *testing.T) {
 	for _, want := range []map[string]float64{
 		{"layers.0.weight": 0, "layers.1.weight": 0.5, "layers.2.weight": 1},
 		{"conv1.weight": 0, "layer1.0.conv.weight": 0, "layer1.1.conv.weight": 1 / 3.0, "layer2.0.conv.weight": 2 / 3.0, "layer2.1.conv.weight": 1, "fc.weight": 1},
-		{"a.weight": math.NaN(), "b.weight": math.NaN()},
+		{"layer1.weight": 0, "norm1.weight": 0, "layer2.weight": 0.5, "norm2.weight": 0.5, "layer10.weight": 1, "norm10.weight": 1, "head.weight": 1, "stem.weight": 0},
+		{"a.weight": math.NaN(), "conv1.weight": math.NaN(), "conv2.weight": math.NaN(), "fc1.weight": math.NaN(), "fc2.weight": math.NaN(), "fc3.weight": math.NaN()},
 	} {
 		file := network(t, slices.Sorted(maps.Keys(want))...)
 		list, err := planned(t, file, file, "")
