@@ -210,6 +210,7 @@ func (p *Plan) Elements() int64 {
 type builder struct {
 	*Plan
 	modules []module
+	numbers []int // that names end with; see endings
 }
 
 // module is a module of the output with its slices, after normalisation: `models` has become one slice.
