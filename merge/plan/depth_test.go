@@ -101,7 +101,7 @@ func TestDepthOfNetworks(t *testing.T) {
 			}
 		}
 		_, err = planned(t, file, file, "parameters: {depth_scale: [0, 1]}\n")
-		if _, numbered := want["a.weight"]; numbered != (err != nil && strings.Contains(err.Error(), "no tensor's name has a layer's number")) {
+		if _, numbered := want["a.weight"]; numbered != (err != nil && strings.Contains(err.Error(), "do not tell which comes first")) {
 			t.Errorf("%v: %v", want, err)
 		}
 	}
