@@ -36,7 +36,7 @@ func FromTorch(path, out string, force bool) (*Converted, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	r := &torchReader{path: path, taken: map[string]bool{}}
 	if err := r.read(f.Root()); err != nil {
 		return nil, err
@@ -190,7 +190,7 @@ func ToTorch(path, out string, base *tensors.Checkpoint, force bool) (*Converted
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if base == nil && !f.Delta {
 		return nil, &tensors.FormatError{File: path, Msg: "holds what entries become, and composable-sft keeps differences", Hint: "give --base"}
 	}

@@ -132,7 +132,7 @@ func content(e *zip.File, r io.ReaderAt, size, most int64) ([]byte, error) {
 	}
 	b := make([]byte, n)
 	_, err = in.ReadAt(b, 0)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return b, err

@@ -37,7 +37,7 @@ func TestTorchFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	root := f.Root().(*Dict)
 	if strings.Join(root.Keys, " ") != "diffs abs" {
 		t.Fatalf("keys %v", root.Keys)
@@ -129,7 +129,7 @@ func TestRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if raw, err := f.Root().(*Tensor).Data(); err != nil || string(raw) != "12345678" {
 		t.Errorf("%q, %v", raw, err)
 	}
@@ -149,7 +149,7 @@ func TestWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	out := f.Root().(*Dict)
 	for _, key := range []string{"size", "steps", "none", "yes", "mixed"} {
 		if !reflect.DeepEqual(out.Values[key], in.Values[key]) {

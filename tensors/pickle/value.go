@@ -1,6 +1,7 @@
 package pickle
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -89,7 +90,7 @@ func (t *Tensor) Data() ([]byte, error) {
 		return nil, bad("a tensor reaches to element %d of storage %q, which has %d", last, t.storage.key, size/width)
 	}
 	raw := make([]byte, (last-first+1)*width)
-	if _, err := r.ReadAt(raw, first*width); err != nil && err != io.EOF {
+	if _, err := r.ReadAt(raw, first*width); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	if t.contiguous() {
