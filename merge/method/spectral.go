@@ -46,7 +46,7 @@ func (t *Task) matrices() (count, rows, cols int, ok bool) {
 	return count, rows, cols, rows > 1 && cols > 1
 }
 
-// Holds is Method.Memory of the family.
+// memory is Method.Memory of the family.
 func (m spectralMerge) memory(t *Task) int64 {
 	count, rows, cols, ok := t.matrices()
 	if tasks := len(t.Others()); ok && tasks > 0 {
