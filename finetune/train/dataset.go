@@ -300,6 +300,11 @@ func (r *run) baseDigest() (string, error) {
 		return "", err
 	}
 	h.Write(raw)
+	if r.s.sparse != nil {
+		for _, file := range r.s.sparse.on {
+			fmt.Fprintln(h, "on top of", file)
+		}
+	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 

@@ -456,3 +456,30 @@ func TestSparseResume(t *testing.T) {
 		}
 	}
 }
+
+// TestSparseReplicas divides the rows among two devices: the mask has the same count, what is not in it keeps its bits, and the losses are
+// those of one device.
+func TestSparseReplicas(t *testing.T) {
+	b, ok := backends(t)["xla:cpu"]
+	if !ok {
+		t.Skip("without the XLA plugin there is one device only")
+	}
+	one := mustRun(t, b, parse(t, t.TempDir(), tiny, sparseSets...))
+	dir := t.TempDir()
+	two := mustRun(t, b, parse(t, dir, tiny, append(sparseSets, "train.replicas=2")...))
+	if d := math.Abs(*one.LastLoss - *two.LastLoss); d > 1e-3**one.LastLoss || two.Kept != 137 {
+		t.Errorf("loss %v on one device, %v on two", *one.LastLoss, *two.LastLoss)
+	}
+	_, values := openSparse(t, two.Result)
+	base := floatsOf(t, tiny, "")
+	for name, w := range trainedAt(t, dir, 12) {
+		for i, x := range w {
+			if _, chosen := values[entry{name, int64(i)}]; !chosen && bits(x) != bits(base[name][i]) {
+				t.Fatalf("%s[%d] is not chosen and changed", name, i)
+			}
+		}
+	}
+	if len(values) != 137 {
+		t.Errorf("%d entries", len(values))
+	}
+}
