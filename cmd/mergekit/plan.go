@@ -92,7 +92,7 @@ func runPlan(cmd *cobra.Command, file string, po plan.Options, threads int) erro
 		kind = "inferred from the tensors' names"
 	}
 	fmt.Printf("\n%s of %d models; architecture: %s\n", p.Method.Name, len(p.Models), kind)
-	for _, line := range alignPlanText(p) {
+	for _, line := range append(alignPlanText(p), searchPlanText(p)...) {
 		fmt.Println(line)
 	}
 	fmt.Printf("%d tensors, %s parameters; reads about %s, writes %s; needs about %s of memory beside the mapped files\n",

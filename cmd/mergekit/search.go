@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mergekit/mergekit/merge"
+	"github.com/mergekit/mergekit/merge/plan"
 )
 
 // showTrial tells a trial of a search when it is done.
@@ -68,4 +69,24 @@ func printSearch(r *merge.SearchReport) {
 	for _, note := range r.Notes {
 		fmt.Printf("  %s\n", note)
 	}
+}
+
+// searchPlanText says what is searched.
+func searchPlanText(p *plan.Plan) []string {
+	s := p.Recipe.Search
+	if s == nil {
+		return nil
+	}
+	lines := []string{fmt.Sprintf("%s merges and measures %d times, %d at once, to find", s.Method, s.Trials, s.Parallel)}
+	for _, d := range p.Searched {
+		line := fmt.Sprintf("  %s in [%g, %g], from %g on", d.Path, d.Low, d.High, d.Begin)
+		if d.Scale != "linear" {
+			line += ", on the scale " + d.Scale
+		}
+		if d.Whole {
+			line += ", whole numbers"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
