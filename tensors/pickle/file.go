@@ -43,7 +43,7 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, fail(err)
 	}
-	root, err := read(f, st.Size())
+	root, err := Read(f, st.Size())
 	if err != nil {
 		_ = f.Close()
 		return nil, fail(err)
@@ -57,8 +57,9 @@ func (f *File) Root() any { return f.root }
 // Close lets go of the file. Data of tensors must not be asked for afterwards.
 func (f *File) Close() error { return f.f.Close() }
 
-// read finds the program in the archive and carries it out.
-func read(r io.ReaderAt, size int64) (any, error) {
+// Read reads the object of a file of size bytes, which must stay there while tensors are read. Errors are *tensors.FormatError without a
+// file, or come from r.
+func Read(r io.ReaderAt, size int64) (any, error) {
 	z, err := zip.NewReader(r, size)
 	if err != nil {
 		var first [2]byte

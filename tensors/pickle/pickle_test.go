@@ -191,7 +191,7 @@ func FuzzProgram(f *testing.F) {
 		if err := z.Close(); err != nil {
 			t.Fatal(err)
 		}
-		root, err := read(bytes.NewReader(archive.Bytes()), int64(archive.Len()))
+		root, err := Read(bytes.NewReader(archive.Bytes()), int64(archive.Len()))
 		if x, ok := root.(*Tensor); ok && err == nil {
 			raw, err := x.Data()
 			if err == nil && int64(len(raw)) != x.Elems()*int64(x.DType.Size()) {
@@ -210,7 +210,7 @@ func FuzzArchive(f *testing.F) {
 	f.Add(whole)
 	f.Add([]byte("PK\x03\x04"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		root, err := read(bytes.NewReader(data), int64(len(data)))
+		root, err := Read(bytes.NewReader(data), int64(len(data)))
 		if d, ok := root.(*Dict); ok && err == nil {
 			for _, v := range d.Values {
 				if x, ok := v.(*Tensor); ok {
