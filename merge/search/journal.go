@@ -111,6 +111,9 @@ func openJournal(file, key string, resume bool, sync func(*os.File) error) (*jou
 }
 
 func (j *journal) begin(file, key string, resume bool) error {
+	if lock(j.f) {
+		return &JournalError{file, "another process is searching there", "wait for it, or choose another output"}
+	}
 	valid := 0
 	if resume {
 		data, err := io.ReadAll(io.LimitReader(j.f, maxJournal+1))

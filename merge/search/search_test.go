@@ -427,6 +427,23 @@ func TestJournalErrors(t *testing.T) {
 	}
 }
 
+// TestBusy has two searches with one journal at the same time.
+func TestBusy(t *testing.T) {
+	o := options(t, CMAES, 3, box(2))
+	f := of(bowl(0.3, 0.1), -1)
+	want := mustRun(t, o, func(ctx context.Context, worker, number int, values []float64) (*Outcome, error) {
+		var j *JournalError
+		if _, err := Run(ctx, o, f); !errors.As(err, &j) || !strings.Contains(err.Error(), "another process is searching there") {
+			t.Errorf("got %v", err)
+		}
+		return f(ctx, worker, number, values)
+	})
+	o.Resume = true
+	if got := mustRun(t, o, f); got.Known != 3 || !reflect.DeepEqual(got.Trials, want.Trials) {
+		t.Error("the other one has changed the journal")
+	}
+}
+
 // FuzzJournal wants of any file an error, or trials that were written as they stand.
 func FuzzJournal(f *testing.F) {
 	for _, s := range []string{"", "{\"mergekit_search\":1,\"key\":\"k\"}\n", "{\"mergekit_search\":1,\"key\":\"k\"}\n{\"trial\":0,\"outcome\":{\"value\":1,\"tie\":-0.5}}\n{\"trial\":1,\"values\":[0.5],\"failed\":\"x\"}\n{\"tri",
