@@ -199,7 +199,7 @@ func (s sums) total() (x float64) {
 // little changes, so a few do.
 func (g *logits) settle(k int64) error {
 	const (
-		close   = 0.01 // of k
+		enough  = 0.01 // of k
 		longest = 2
 		tries   = 8
 	)
@@ -222,7 +222,7 @@ func (g *logits) settle(k int64) error {
 			}
 		}
 		over := size.total() - float64(k)
-		if math.Abs(over) <= close*float64(k) {
+		if math.Abs(over) <= enough*float64(k) {
 			return nil
 		}
 		by = min(max(over/max(rise.total(), 1e-9), -longest), longest)

@@ -80,15 +80,15 @@ func NewSpace(base, tuned *tensors.Checkpoint, exclude string, whole []string, t
 
 // others notes what of the fine-tune a graft leaves behind.
 func (s *Space) others(whole []string) error {
-	var new []string
+	var added []string
 	for _, name := range s.tuned.Names() {
 		if _, ok := s.base.Lookup(name); !ok && !matches(whole, name) {
-			new = append(new, name)
+			added = append(added, name)
 		}
 	}
-	if len(new) > 0 {
-		slices.Sort(new)
-		s.Notes = append(s.Notes, fmt.Sprintf("%d tensors of the fine-tune are not in the base and stay behind: %s", len(new), strings.Join(new[:min(3, len(new))], ", ")))
+	if len(added) > 0 {
+		slices.Sort(added)
+		s.Notes = append(s.Notes, fmt.Sprintf("%d tensors of the fine-tune are not in the base and stay behind: %s", len(added), strings.Join(added[:min(3, len(added))], ", ")))
 	}
 	return nil
 }
