@@ -19,12 +19,15 @@ type PassOptions struct {
 	Chunk int
 	// Dropout is the stream of this pass; nil switches dropout off.
 	Dropout *uint64
+	// Seen takes a vector's gradient as soon as this pass has all of it; it is freed then, and the sum is nil, so that no more than a block's
+	// gradient is there at a time. nil: gradients stay in the sums.
+	Seen func(vector int, gradient *gt.Tensor) error
 }
 
 // scaled reports whether logits are multiplied.
 func (o *PassOptions) scaled() bool { return o.Scale != 0 && o.Scale != 1 }
 
-// Gradients are sums of gradients on the device, one vector for each of Model.Vectors.
+// Gradients are sums of gradients on the device, one vector for each of Model.Vectors. A sum that is nil begins with the first pass.
 type Gradients struct {
 	Sums []*gt.Tensor
 }
@@ -45,6 +48,11 @@ func (m *Model) NewGradients() (*Gradients, error) {
 		g.Sums = append(g.Sums, t)
 	}
 	return g, nil
+}
+
+// NoGradients returns sums that the first pass begins: they take memory from then on.
+func (m *Model) NoGradients() (*Gradients, error) {
+	return &Gradients{Sums: make([]*gt.Tensor, len(m.Vectors))}, nil
 }
 
 // Free gives the sums' memory back.
@@ -144,13 +152,14 @@ func (m *Model) Backward(in Input, t Targets, g *Gradients, o PassOptions) (Resu
 		if drop && s.drops() {
 			data = append(data, streams[i])
 		}
-		if m.flat[s] != nil {
+		first := g.Sums[i+1] == nil
+		if m.flat[s] != nil && !first {
 			data = append(data, m.donate(g.Sums[i+1]))
 		}
 		for _, k := range kept[i] {
 			data = append(data, k)
 		}
-		out, err := m.do(m.backwardRole(s, !o.Recompute, drop, i > low, p), data...)
+		out, err := m.do(m.backwardRole(s, !o.Recompute, drop, i > low, first, p), data...)
 		if err != nil {
 			return sum, err
 		}
@@ -161,18 +170,34 @@ func (m *Model) Backward(in Input, t Targets, g *Gradients, o PassOptions) (Resu
 		}
 		if m.flat[s] != nil {
 			g.Sums[i+1] = out[0]
+			if err := o.see(g, i+1); err != nil {
+				free(dh)
+				return sum, err
+			}
 		}
 		free(inputs[i])
 		free(kept[i]...)
 		inputs[i], kept[i] = nil, nil
 	}
 	if low < 0 {
-		return sum, m.stemBackward(in, dh, g, p)
-	}
-	if dh != nil {
+		if err := m.stemBackward(in, dh, g, p); err != nil {
+			return sum, err
+		}
+	} else if dh != nil {
 		free(dh)
 	}
-	return sum, nil
+	return sum, o.see(g, 0)
+}
+
+// see hands a gradient over.
+func (o *PassOptions) see(g *Gradients, vector int) error {
+	if o.Seen == nil || g.Sums[vector] == nil {
+		return nil
+	}
+	t := g.Sums[vector]
+	g.Sums[vector] = nil
+	defer free(t)
+	return o.Seen(vector, t)
 }
 
 // headBackward returns the objective and the gradient of the last hidden states.
@@ -193,7 +218,6 @@ func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o 
 	defer free(factor)
 	chunk := m.ChunkRows(m.D.mostTargets(in.Rows, in.Length), o.Chunk)
 	drop := o.Dropout != nil && m.head.drops()
-	r := m.headRole(chunk, p, o.Objective, drop, o.scaled())
 	var scale *gt.Tensor
 	if o.scaled() {
 		scale = gt.FromScalar(o.Scale)
@@ -216,10 +240,11 @@ func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o 
 		if o.scaled() {
 			args = append(args, scale)
 		}
-		trains := m.flat[m.head] != nil
-		if trains {
+		trains, first := m.flat[m.head] != nil, g.Sums[0] == nil
+		if trains && !first {
 			args = append(args, m.donate(g.Sums[0]))
 		}
+		r := m.headRole(chunk, p, o.Objective, drop, o.scaled(), first)
 		out, err := m.do(r, args...)
 		freeArgs(data)
 		if err != nil {
@@ -249,7 +274,12 @@ func (m *Model) stemBackward(in Input, dx *gt.Tensor, g *Gradients, p passShapes
 		list = append(list, s)
 	}
 	n := len(data)
-	out, err := m.do(m.stemBackRole(n, p, list), append(append([]any{}, data...), m.donate(dx), m.donate(g.Sums[0]))...)
+	first := g.Sums[0] == nil
+	args := append(append([]any{}, data...), m.donate(dx))
+	if !first {
+		args = append(args, m.donate(g.Sums[0]))
+	}
+	out, err := m.do(m.stemBackRole(n, p, list, first), args...)
 	freeArgs(data)
 	if err != nil {
 		return err

@@ -148,16 +148,17 @@ func (m *Model) forwardRole(s *stage, keep, drop bool, p passShapes) role {
 }
 
 // backwardRole goes back through a block: x, dy, segments, tables..., dropout?, sum?, outputs of maps... to dx?, sum?.
-func (m *Model) backwardRole(s *stage, kept, drop, input bool, p passShapes) role {
+func (m *Model) backwardRole(s *stage, kept, drop, input, first bool, p passShapes) role {
 	drop = drop && s.drops()
 	trains := m.flat[s] != nil
-	r := role{name: fmt.Sprintf("backward kept=%v drop=%v input=%v", kept, drop, input), stage: s}
+	adds := trains && !first
+	r := role{name: fmt.Sprintf("backward kept=%v drop=%v input=%v%s", kept, drop, input, firstName(first)), stage: s}
 	r.shapes = append([]shapes.Shape{p.x, p.dx}, p.data(s.kind)...)
 	nData := len(r.shapes)
 	if drop {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Uint32))
 	}
-	if trains {
+	if adds {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Float32, s.packed.Size))
 	}
 	if kept {
@@ -173,7 +174,7 @@ func (m *Model) backwardRole(s *stage, kept, drop, input bool, p passShapes) rol
 			o.dropout, more = more[0], more[1:]
 		}
 		var sum *Node
-		if trains {
+		if adds {
 			sum, more = more[0], more[1:]
 		}
 		var saved func(int, Linear, *Node) *Node
@@ -203,11 +204,27 @@ func (m *Model) backwardRole(s *stage, kept, drop, input bool, p passShapes) rol
 			out = append(out, ConvertDType(dx, dtypes.Float32))
 		}
 		if trains {
-			out = append(out, Add(sum, t.packed(x.Graph())))
+			out = append(out, addTo(sum, t.packed(x.Graph())))
 		}
 		return out
 	}
 	return r
+}
+
+// firstName tells the roles of a pass that begins sums from those that add to them.
+func firstName(first bool) string {
+	if first {
+		return " first"
+	}
+	return ""
+}
+
+// addTo adds to a sum, or begins it.
+func addTo(sum, x *Node) *Node {
+	if sum == nil {
+		return x
+	}
+	return Add(sum, x)
 }
 
 // headShapes are those of a chunk of targets.
@@ -239,12 +256,13 @@ func (m *Model) lossRole(chunk int, p passShapes) role {
 }
 
 // headRole computes objective and gradient of a chunk without keeping logits: h, rows, ids, weights, factor, dh, dropout?, scale?,
-// sum? to loss, correct, dh, sum?.
-func (m *Model) headRole(chunk int, p passShapes, objective Objective, drop, scaled bool) role {
+// sum? to loss, correct, dh, sum?. With first there is no sum yet.
+func (m *Model) headRole(chunk int, p passShapes, objective Objective, drop, scaled, first bool) role {
 	s := m.head
 	drop = drop && s.drops()
-	r := role{name: fmt.Sprintf("gradient of the %v drop=%v scaled=%v", objective, drop, scaled), stage: s, shapes: m.headShapes(chunk, p)}
+	r := role{name: fmt.Sprintf("gradient of the %v drop=%v scaled=%v%s", objective, drop, scaled, firstName(first)), stage: s, shapes: m.headShapes(chunk, p)}
 	trains := m.flat[s] != nil
+	adds := trains && !first
 	r.shapes = append(r.shapes, shapes.Make(dtypes.Float32), p.dx)
 	if drop {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Uint32))
@@ -252,7 +270,7 @@ func (m *Model) headRole(chunk int, p passShapes, objective Objective, drop, sca
 	if scaled {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Float32))
 	}
-	if trains {
+	if adds {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Float32, s.packed.Size))
 	}
 	r.build = func(o *ops, in []*Node) []*Node {
@@ -276,21 +294,32 @@ func (m *Model) headRole(chunk int, p passShapes, objective Objective, drop, sca
 		}
 		out := []*Node{loss, correct, ReshapeWithShape(flatDH, dh.Shape())}
 		if trains {
-			out = append(out, Add(more[0], t.packed(loss.Graph())))
+			var sum *Node
+			if adds {
+				sum = more[0]
+			}
+			out = append(out, addTo(sum, t.packed(loss.Graph())))
 		}
 		return out
 	}
 	return r
 }
 
-// stemBackRole sends the gradient of x to the embeddings: ids, positions, types, tables..., dx, sum to sum.
-func (m *Model) stemBackRole(n int, p passShapes, data []shapes.Shape) role {
-	r := role{name: "embeddings backward", stage: m.stem, shapes: append(append([]shapes.Shape{}, data...), p.dx, shapes.Make(dtypes.Float32, m.stem.packed.Size))}
+// stemBackRole sends the gradient of x to the embeddings: ids, positions, types, tables..., dx, sum? to sum.
+func (m *Model) stemBackRole(n int, p passShapes, data []shapes.Shape, first bool) role {
+	r := role{name: "embeddings backward" + firstName(first), stage: m.stem, shapes: append(append([]shapes.Shape{}, data...), p.dx)}
+	if !first {
+		r.shapes = append(r.shapes, shapes.Make(dtypes.Float32, m.stem.packed.Size))
+	}
 	r.build = func(o *ops, in []*Node) []*Node {
 		t := newTape(o, nil)
 		x := m.stemX(o, in)
 		t.push(x, in[n])
-		return []*Node{Add(in[n+1], t.packed(x.Graph()))}
+		var sum *Node
+		if !first {
+			sum = in[n+1]
+		}
+		return []*Node{addTo(sum, t.packed(x.Graph()))}
 	}
 	return r
 }
@@ -331,10 +360,10 @@ func (m *Model) CompilePass(rows, length int, o PassOptions) error {
 	var list []role
 	for i, s := range m.blocks {
 		if i >= low {
-			list = append(list, m.backwardRole(s, !o.Recompute, drop, i > low, p))
+			list = append(list, m.backwardRole(s, !o.Recompute, drop, i > low, false, p))
 		}
 	}
-	list = append(list, m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), o.Chunk), p, o.Objective, drop, o.scaled()))
+	list = append(list, m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), o.Chunk), p, o.Objective, drop, o.scaled(), false))
 	for i, s := range m.blocks {
 		list = append(list, m.forwardRole(s, i >= low && !o.Recompute, drop, p))
 	}

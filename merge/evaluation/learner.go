@@ -72,6 +72,20 @@ func (l *Learner) Gradient(ctx context.Context, rows []int, objective model.Obje
 	return l.trainee.gradient(ctx, rows, objective, l.Scale)
 }
 
+// GradientTo is Gradient and Visit in one. Where a transformer takes the rows as one batch, the gradient of a block is shown and freed before
+// the next one is computed, and there is never more of it.
+func (l *Learner) GradientTo(ctx context.Context, rows []int, objective model.Objective, see func(name string, g []float32) error) (model.Result, error) {
+	if t, ok := l.trainee.(*trained); ok {
+		t.see = see
+		defer func() { t.see = nil }()
+	}
+	r, err := l.Gradient(ctx, rows, objective)
+	if err != nil {
+		return r, err
+	}
+	return r, l.Visit(see)
+}
+
 // Visit shows the last gradient tensor by tensor. The slice is the receiver's until it returns.
 func (l *Learner) Visit(see func(name string, g []float32) error) error { return l.trainee.visit(see) }
 

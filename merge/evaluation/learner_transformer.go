@@ -6,6 +6,8 @@ import (
 	"math/bits"
 	"slices"
 
+	gt "github.com/gomlx/gomlx/core/tensors"
+
 	"github.com/mergekit/mergekit/finetune/data"
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/model"
@@ -18,6 +20,8 @@ type trained struct {
 	file    map[string]string // names of the files by those of the class
 	buckets []int             // lengths to which rows are padded
 	sum     *model.Gradients
+	// see takes the gradients of a single batch as they come; nil: they are summed.
+	see func(name string, g []float32) error
 }
 
 func (s *transformer) learner(ctx context.Context, j *Judge, w align.Weights, train func(name string) bool) (*Learner, error) {
@@ -106,14 +110,18 @@ func (t *trained) gradient(ctx context.Context, rows []int, objective model.Obje
 	if err != nil {
 		return all, err
 	}
-	if t.sum, err = zero(t.sum, t.m.NewGradients); err != nil {
+	if t.sum, err = zero(t.sum, t.m.NoGradients); err != nil {
 		return all, err
+	}
+	o := model.PassOptions{Factor: float32(1 / weight), Objective: objective, Scale: scale, Recompute: true}
+	if t.see != nil && len(batches) == 1 {
+		o.Seen = t.show
 	}
 	for _, b := range batches {
 		if err := ctx.Err(); err != nil {
 			return all, err
 		}
-		one, err := t.m.Backward(b.in, b.targets, t.sum, model.PassOptions{Factor: float32(1 / weight), Objective: objective, Scale: scale})
+		one, err := t.m.Backward(b.in, b.targets, t.sum, o)
 		if err != nil {
 			return all, err
 		}
@@ -195,20 +203,29 @@ func (t *trained) batches(rows []int) (list []learnt, weight float64, err error)
 	return list, weight, nil
 }
 
+// visit shows what was summed; what was seen before is gone.
 func (t *trained) visit(see func(name string, g []float32) error) error {
 	if t.sum == nil {
 		return fmt.Errorf("there is no gradient yet")
 	}
-	for i, v := range t.m.Vectors {
-		if v == nil {
+	before := t.see
+	defer func() { t.see = before }()
+	t.see = see
+	for i, g := range t.sum.Sums {
+		if g == nil {
 			continue
 		}
-		err := segments(v.Packed, t.sum.Sums[i], func(s model.Segment, g []float32) error { return see(t.file[v.Prefix+s.Name], g) })
-		if err != nil {
+		if err := t.show(i, g); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// show shows the tensors of a vector's gradient.
+func (t *trained) show(vector int, g *gt.Tensor) error {
+	v := t.m.Vectors[vector]
+	return segments(v.Packed, g, func(s model.Segment, g []float32) error { return t.see(t.file[v.Prefix+s.Name], g) })
 }
 
 func (t *trained) outcomes(ctx context.Context, progress func(done, total int)) (*Outcomes, error) {

@@ -22,10 +22,7 @@ const FisherFloor = 1e-6
 // Matena and Raffel, 2022, "Merging Models with Fisher-Weighted Averaging", NeurIPS, section 3.
 func EstimateFisher(ctx context.Context, l Learner, rows int, sum map[string][]float32, progress func(done, total int)) (norm float64, err error) {
 	for r := range rows {
-		if _, err := l.Gradient(ctx, []int{r}, model.ObjectiveLoss); err != nil {
-			return 0, err
-		}
-		err := l.Visit(func(name string, g []float32) error {
+		_, err := l.GradientTo(ctx, []int{r}, model.ObjectiveLoss, func(name string, g []float32) error {
 			if sum[name] == nil {
 				sum[name] = make([]float32, len(g))
 			}

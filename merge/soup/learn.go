@@ -18,9 +18,8 @@ type Learner interface {
 	Set(values func(name string, dst []float32) error) error
 	// Temper divides the logits that Gradient sees.
 	Temper(temperature float64)
-	// Gradient differentiates the mean of an objective over rows. Visit shows the gradient.
-	Gradient(ctx context.Context, rows []int, objective model.Objective) (model.Result, error)
-	Visit(visit func(name string, g []float32) error) error
+	// GradientTo differentiates the mean of an objective over rows and shows the gradient, tensor by tensor.
+	GradientTo(ctx context.Context, rows []int, objective model.Objective, see func(name string, g []float32) error) (model.Result, error)
 	// Outcomes measures all rows with the tensors as they were set.
 	Outcomes(ctx context.Context) (*evaluation.Outcomes, error)
 }
@@ -199,13 +198,9 @@ func (b *Blend) Gradient(ctx context.Context, l Learner, rows []int, objective m
 	if err := b.set(l, true); err != nil {
 		return model.Result{}, nil, err
 	}
-	r, err := l.Gradient(ctx, rows, objective)
-	if err != nil {
-		return r, nil, err
-	}
 	byShare := NewNumbers(len(b.N), len(b.Set.List), 0)
 	part := make([]float32, pieceElems)
-	err = l.Visit(func(name string, g []float32) error {
+	r, err := l.GradientTo(ctx, rows, objective, func(name string, g []float32) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -452,3 +452,52 @@ func TestGroups(t *testing.T) {
 		t.Errorf("by tensor: %q", got)
 	}
 }
+
+// TestGradientStreams: gradients that are shown block by block and those that are summed over batches are the same.
+func TestGradientStreams(t *testing.T) {
+	s, config, dir, file := llamas(t, 1)
+	ctx := context.Background()
+	gradient := func(batch int, stream bool) map[string][]float32 {
+		t.Helper()
+		j, err := evaluation.Open(ctx, []byte(config), dir, evaluation.Options{Data: calibration.Options{Files: []string{file}, Batch: batch}, Backend: goBackend(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := j.Learner(ctx, s.List[0].Weights, func(string) bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		out := map[string][]float32{}
+		see := func(name string, g []float32) error {
+			if out[name] != nil {
+				t.Errorf("%s is shown twice", name)
+			}
+			out[name] = slices.Clone(g)
+			return nil
+		}
+		if stream {
+			_, err = l.GradientTo(ctx, all(8), model.ObjectiveLoss, see)
+		} else if _, err = l.Gradient(ctx, all(8), model.ObjectiveLoss); err == nil {
+			err = l.Visit(see)
+		}
+		if err != nil || len(out) != len(s.Tensors) {
+			t.Fatalf("%d of %d tensors, %v", len(out), len(s.Tensors), err)
+		}
+		return out
+	}
+	want := gradient(8, false)
+	for _, got := range []map[string][]float32{gradient(8, true), gradient(3, true), gradient(3, false)} {
+		for name, w := range want {
+			largest := 0.0
+			for _, x := range w {
+				largest = max(largest, math.Abs(float64(x)))
+			}
+			for i, x := range w {
+				if math.Abs(float64(x-got[name][i])) > 1e-5*largest {
+					t.Fatalf("%s[%d] is %v, want %v", name, i, got[name][i], x)
+				}
+			}
+		}
+	}
+}
