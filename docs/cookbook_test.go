@@ -16,6 +16,7 @@ import (
 	"github.com/mergekit/mergekit/internal/backend"
 	"github.com/mergekit/mergekit/merge"
 	"github.com/mergekit/mergekit/merge/convert"
+	"github.com/mergekit/mergekit/merge/evaluation"
 	"github.com/mergekit/mergekit/merge/method"
 	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/merge/recipe"
@@ -126,6 +127,7 @@ func TestRecipes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Finalize()
+	t.Setenv(evaluation.CacheVariable, t.TempDir())
 	t.Chdir("..")
 	for _, r := range list {
 		t.Run(fmt.Sprintf("%s:%d", r.page, r.line), func(t *testing.T) { runRecipe(t, b, r) })

@@ -22,6 +22,7 @@ func TestConfigs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Finalize()
+	cached(t)
 	for _, f := range files {
 		t.Run(filepath.Base(f), func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out")

@@ -481,3 +481,65 @@ func TestSoupsRefuse(t *testing.T) {
 		}
 	}
 }
+
+// TestSoupOfAligned: a copy of a model whose units are shuffled is brought back before it goes into the soup.
+func TestSoupOfAligned(t *testing.T) {
+	cached(t)
+	dir := bakery(t, 2, tensors.F32)
+	c := openDir(t, filepath.Join(dir, "ft0"))
+	var infos []tensors.Info
+	var data [][]byte
+	for _, name := range c.Names() {
+		v, err := c.View(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := slices.Clone(v.Data)
+		unit := func(to, from, size int) { copy(b[to*size:(to+1)*size], v.Data[from*size:(from+1)*size]) }
+		for u := range 24 { // the hidden units, turned around by 7 places
+			from := (u + 7) % 24
+			switch name {
+			case "first.weight":
+				unit(u, from, 6*4)
+			case "first.bias":
+				unit(u, from, 4)
+			case "last.weight":
+				for row := range 4 {
+					unit(row*24+u, row*24+from, 4)
+				}
+			}
+		}
+		infos, data = append(infos, v.Info), append(data, b)
+	}
+	shuffled := filepath.Join(dir, "ft1")
+	if err := tensors.SaveFile(filepath.Join(shuffled, "model.safetensors"), infos, data, nil); err != nil {
+		t.Fatal(err)
+	}
+	for how, same := range map[string]bool{"": false, "align: {symmetry: permutation, on_same_base: force}\n": true} {
+		out := filepath.Join(t.TempDir(), "out")
+		s, _, _, err := runSoup(t, soupText(dir, "learned_soup", 2, "parameters: {epochs: 0}\n"+how+heldOut), out, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		near := true
+		a, b := floatsOfFile(t, out, "first.weight"), floatsOfFile(t, filepath.Join(dir, "ft0"), "first.weight")
+		for i := range a {
+			near = near && math.Abs(float64(a[i]-b[i])) < 1e-6
+		}
+		if near != same {
+			t.Errorf("%q: the mean is the model: %v", how, near)
+		}
+		if r := s.Report.(merge.SoupReport); same && r.Learned.Epochs[0].Score.Value != r.Singles[0].Score.Value {
+			t.Errorf("the aligned mean measures %v, the model %v", r.Learned.Epochs[0].Score.Value, r.Singles[0].Score.Value)
+		}
+	}
+}
+
+func floatsOfFile(t *testing.T, dir, name string) []float32 {
+	t.Helper()
+	x, err := align.OfCheckpoint(openDir(t, dir)).Read(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
