@@ -12,6 +12,7 @@ import (
 
 	"github.com/gomlx/compute"
 
+	"github.com/mergekit/mergekit/internal/gram"
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/merge/evaluation"
 	"github.com/mergekit/mergekit/merge/recipe"
@@ -267,7 +268,7 @@ func (k *pot) points() (int, error) {
 func (k *pot) finish(ctx context.Context, mix *soup.Mix, share func(tensor string) soup.Share, identity string, points int) (*blended, error) {
 	var err error
 	k.j.fitting(0, 1, "angles between the models")
-	if k.report.Angles, err = soup.FindAngles(ctx, k.set, k.base); err != nil {
+	if k.report.Angles, err = soup.FindAngles(ctx, gram.New(nil, k.j.o.Threads), k.set, k.base); err != nil {
 		return nil, err
 	}
 	k.j.fitting(1, 1, "angles between the models")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 
+	"github.com/mergekit/mergekit/internal/gram"
 	"github.com/mergekit/mergekit/merge/align"
 )
 
@@ -19,13 +20,10 @@ type Angles struct {
 }
 
 // FindAngles measures all pairs, reading every tensor once. base may be nil.
-func FindAngles(ctx context.Context, s *Set, base *Ingredient) (*Angles, error) {
+func FindAngles(ctx context.Context, e *gram.Engine, s *Set, base *Ingredient) (*Angles, error) {
 	k := len(s.List)
-	gram := make([]float64, k*k)
-	ways := make([][]float32, k)
-	for i := range ways {
-		ways[i] = make([]float32, pieceElems)
-	}
+	products := make([]float64, k*k)
+	all, ways := make([]float32, k*pieceElems), make([][]float32, k)
 	origin := make([]float64, pieceElems)
 	part := make([]float32, pieceElems)
 	for _, t := range s.Tensors {
@@ -34,32 +32,33 @@ func FindAngles(ctx context.Context, s *Set, base *Ingredient) (*Angles, error) 
 				return nil, err
 			}
 			n := int(min(pieceElems, t.Elems()-off))
+			for i := range ways {
+				ways[i] = all[i*n : (i+1)*n]
+			}
 			clear(origin[:n])
 			for i, g := range s.List {
-				if err := align.ReadAt(g.Weights, t.Name, ways[i][:n], off); err != nil {
+				if err := align.ReadAt(g.Weights, t.Name, ways[i], off); err != nil {
 					return nil, err
 				}
-				for e, x := range ways[i][:n] {
-					origin[e] += float64(x) / float64(k)
+				for p, x := range ways[i] {
+					origin[p] += float64(x) / float64(k)
 				}
 			}
 			if base != nil {
 				if err := align.ReadAt(base.Weights, t.Name, part[:n], off); err != nil {
 					return nil, err
 				}
-				for e, x := range part[:n] {
-					origin[e] = float64(x)
+				for p, x := range part[:n] {
+					origin[p] = float64(x)
 				}
 			}
 			for i := range ways {
-				for e := range n {
-					ways[i][e] = float32(float64(ways[i][e]) - origin[e])
+				for p := range n {
+					ways[i][p] = float32(float64(ways[i][p]) - origin[p])
 				}
 			}
-			for i := range k {
-				for j := range i + 1 {
-					gram[i*k+j] += inner(ways[i][:n], ways[j][:n])
-				}
+			if err := e.Outer(products, all[:k*n], all[:k*n], k, k, n); err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -69,14 +68,14 @@ func FindAngles(ctx context.Context, s *Set, base *Ingredient) (*Angles, error) 
 	}
 	pairs := 0.0
 	for i := range k {
-		a.Lengths = append(a.Lengths, math.Sqrt(gram[i*k+i]))
+		a.Lengths = append(a.Lengths, math.Sqrt(products[i*k+i]))
 		row := make([]float64, k)
 		for j := range k {
-			norm := math.Sqrt(gram[i*k+i] * gram[j*k+j])
+			norm := math.Sqrt(products[i*k+i] * products[j*k+j])
 			if i == j || norm == 0 {
 				continue
 			}
-			row[j] = 180 / math.Pi * math.Acos(max(-1, min(1, gram[max(i, j)*k+min(i, j)]/norm)))
+			row[j] = 180 / math.Pi * math.Acos(max(-1, min(1, products[i*k+j]/norm)))
 			if j < i {
 				a.Mean += row[j]
 				pairs++
@@ -88,20 +87,4 @@ func FindAngles(ctx context.Context, s *Set, base *Ingredient) (*Angles, error) 
 		a.Mean /= pairs
 	}
 	return a, nil
-}
-
-// inner is the inner product, in float64.
-func inner(a, b []float32) float64 {
-	var s0, s1, s2, s3 float64
-	n := len(a) &^ 3
-	for i := 0; i < n; i += 4 {
-		s0 += float64(a[i]) * float64(b[i])
-		s1 += float64(a[i+1]) * float64(b[i+1])
-		s2 += float64(a[i+2]) * float64(b[i+2])
-		s3 += float64(a[i+3]) * float64(b[i+3])
-	}
-	for i := n; i < len(a); i++ {
-		s0 += float64(a[i]) * float64(b[i])
-	}
-	return s0 + s1 + s2 + s3
 }

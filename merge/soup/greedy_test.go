@@ -9,6 +9,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/mergekit/mergekit/internal/gram"
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/merge/evaluation"
 	"github.com/mergekit/mergekit/merge/soup"
@@ -336,7 +337,7 @@ func (n *noise) vector(d int) []float32 {
 func TestAngles(t *testing.T) {
 	s := numbers(t, tensors.F32, []float32{2, 1, 1}, []float32{3, 1, 1}, []float32{-1, 1, 1}, []float32{1, 4, 1})
 	base := &soup.Ingredient{Name: "base", Weights: align.OfTensors(map[string]model.Tensor{"x": {Shape: []int{3}, Data: []float32{1, 1, 1}}})}
-	a, err := soup.FindAngles(context.Background(), s, base)
+	a, err := soup.FindAngles(context.Background(), gram.New(nil, 1), s, base)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +353,7 @@ func TestAngles(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	two := numbers(t, tensors.F32, []float32{1, 5}, []float32{3, 2})
-	if a, err = soup.FindAngles(context.Background(), two, nil); err != nil || math.Abs(a.Mean-180) > 1e-4 {
+	if a, err = soup.FindAngles(context.Background(), gram.New(nil, 1), two, nil); err != nil || math.Abs(a.Mean-180) > 1e-4 {
 		t.Errorf("two models from their mean: %+v, %v", a, err)
 	}
 }

@@ -228,3 +228,19 @@ func (b *Blend) Gradient(ctx context.Context, l Learner, rows []int, objective m
 	}
 	return r, out, nil
 }
+
+// inner is the inner product, in float64.
+func inner(a, b []float32) float64 {
+	var s0, s1, s2, s3 float64
+	n := len(a) &^ 3
+	for i := 0; i < n; i += 4 {
+		s0 += float64(a[i]) * float64(b[i])
+		s1 += float64(a[i+1]) * float64(b[i+1])
+		s2 += float64(a[i+2]) * float64(b[i+2])
+		s3 += float64(a[i+3]) * float64(b[i+3])
+	}
+	for i := n; i < len(a); i++ {
+		s0 += float64(a[i]) * float64(b[i])
+	}
+	return s0 + s1 + s2 + s3
+}
