@@ -48,8 +48,12 @@ const (
 	lowerBits = 16
 )
 
-// localize finds the cuts that a localizing method needs and hands them to the tasks.
+// localize finds the cuts that a localizing method needs and hands them to the tasks. It also sees whether sparse differences are of their
+// base, which reading tells as well.
 func (j *job) localize(ctx context.Context) error {
+	if err := j.foreignBases(ctx); err != nil {
+		return err
+	}
 	if !j.p.Method.Localizes {
 		return nil
 	}

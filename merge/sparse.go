@@ -1,9 +1,11 @@
 package merge
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 
 	"github.com/mergekit/mergekit/merge/plan"
@@ -168,4 +170,35 @@ func (d *sparseDelta) sums(i, j int, base []byte, from tensors.DType, off int64)
 		binary.LittleEndian.PutUint64(sum[k:], math.Float64bits(x+y))
 	}
 	return sum, nil
+}
+
+// hashedBytes is the size up to which a base is read once more to see whether it is the one that a sparse difference names.
+const hashedBytes = 8 << 30
+
+// foreignBases warns of sparse differences that name another base than the one that they are put on. They may be put there: on a later
+// release of their base, or on what another one made of it.
+func (j *job) foreignBases(ctx context.Context) error {
+	hashes := map[string]string{}
+	for _, m := range j.p.Models {
+		s, ok := m.Adapter.(*sparseAdapter)
+		if !ok || s.file.Base == "" || m.Checkpoint.TotalBytes() > hashedBytes {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		hash, ok := hashes[m.Dir]
+		if !ok {
+			var err error
+			if hash, err = sparse.Hash(m.Checkpoint); err != nil {
+				return err
+			}
+			hashes[m.Dir] = hash
+		}
+		if hash != s.file.Base {
+			j.p.Warnings = append(j.p.Warnings, fmt.Sprintf("%s is a difference from another base: it names one with the content %.12s, and %s has %.12s; its entries are put there all the same",
+				filepath.Base(s.file.Path()), s.file.Base, filepath.Base(m.Dir), hash))
+		}
+	}
+	return nil
 }

@@ -332,3 +332,30 @@ func TestSparseRefused(t *testing.T) {
 		}
 	}
 }
+
+// A difference that names another base is put where the recipe says, with a warning.
+func TestSparseOfAnotherBase(t *testing.T) {
+	base, err := tensors.Open(filepath.Join(golden, "models/base"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer base.Close()
+	hash, err := sparse.Hash(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"models/base": 0, "models/ft1": 1} {
+		file := filepath.Join(t.TempDir(), "x.safetensors")
+		x := sparse.Tensor{Name: "model.norm.weight", Shape: []int{32}, DType: tensors.F32, Index: []int64{3}, Values: []float32{0.5}}
+		if err := sparse.Write(file, sparse.Header{Kind: sparse.Graft, Base: hash}, []sparse.Tensor{x}, nil, false); err != nil {
+			t.Fatal(err)
+		}
+		var warnings []string
+		if _, err := runText(t, "merge_method: passthrough\nmodels: [{model: "+name+"+"+file+"}]\n", merge.Options{Warn: func(m string) { warnings = append(warnings, m) }}); err != nil {
+			t.Fatal(err)
+		}
+		if len(warnings) != want || want > 0 && !strings.Contains(warnings[0], "another base") {
+			t.Errorf("%s: %q", name, warnings)
+		}
+	}
+}
