@@ -272,11 +272,14 @@ func (k *pot) finish(ctx context.Context, mix *soup.Mix, share func(tensor strin
 		return nil, err
 	}
 	k.j.fitting(1, 1, "angles between the models")
-	from := "their mean"
-	if k.base != nil {
-		from = k.base.Name
+	from, apart := "their mean", 180.0
+	switch n := len(k.set.List); {
+	case k.base != nil:
+		from, apart = k.base.Name, 90
+	case n > 1:
+		apart = 180 / math.Pi * math.Acos(-1/float64(n-1))
 	}
-	k.note("mean angle between the models' ways from %s: %.1f degrees", from, k.report.Angles.Mean)
+	k.note("mean angle between the models' ways from %s: %.1f degrees; ways with nothing in common have %.1f", from, k.report.Angles.Mean, apart)
 	if points > 0 {
 		wide := *k.set
 		wide.List = append(slices.Clone(k.set.List), *k.base)

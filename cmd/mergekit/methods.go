@@ -73,7 +73,10 @@ func describe(m *method.Method) {
 		fmt.Println("    " + line)
 	}
 	fmt.Printf("\nbase model: %s; inputs: %s\n", m.Base, inputsOf(m))
-	if m.Whole {
+	switch {
+	case m.Blends:
+		fmt.Println("sees models as wholes and measures mixes of them: needs rows of data; the models stream, so memory is that of one")
+	case m.Whole:
 		fmt.Println("sees models as wholes and measures them: needs calibration data and memory for all of them")
 	}
 	fmt.Println()
