@@ -543,3 +543,46 @@ func floatsOfFile(t *testing.T, dir, name string) []float32 {
 	}
 	return x
 }
+
+// TestSoupsResumeWriting: soups that are stopped while they are written are finished by --resume, with the same bytes.
+func TestSoupsResumeWriting(t *testing.T) {
+	dir := bakery(t, 3, tensors.F32)
+	for name, text := range map[string]string{
+		"greedy":  soupText(dir, "greedy_soup", 3, heldOut),
+		"learned": soupText(dir, "learned_soup", 3, "parameters: {batch: 30}\n"+heldOut),
+		"fisher":  soupText(dir, "fisher", 3, heldOut),
+	} {
+		t.Run(name, func(t *testing.T) {
+			cached(t)
+			place := t.TempDir()
+			whole, out := filepath.Join(place, "whole"), filepath.Join(place, "out")
+			if _, _, _, err := runSoup(t, text, whole, nil); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(place, "recipe.yml")
+			if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			o := merge.Options{Backend: goBackend(t), ModelCard: true, Threads: 1, Written: func(int64) { cancel() }}
+			if _, err := merge.Run(ctx, file, out, o); !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			o.Written = nil
+			var input *tensors.FormatError
+			if _, err := merge.Run(context.Background(), file, out, o); !errors.As(err, &input) || !strings.Contains(err.Error(), "--resume") {
+				t.Errorf("an interrupted soup is overwritten: %v", err)
+			}
+			o.Resume = true
+			s, err := merge.Run(context.Background(), file, out, o)
+			if err != nil || s.Resumed == 0 {
+				t.Fatalf("%+v, %v", s, err)
+			}
+			sameOutputs(t, whole, out, "model.safetensors", "soup.json", "config.json")
+			if left, _ := filepath.Glob(filepath.Join(place, ".*")); len(left) > 0 {
+				t.Errorf("left over: %v", left)
+			}
+		})
+	}
+}
