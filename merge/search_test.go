@@ -276,6 +276,20 @@ func TestSearchResume(t *testing.T) {
 		t.Errorf("%d known", s.Search.Known)
 	}
 	sameContents(t, "stopped", contents(t, out), want)
+	// Stopped in the last merge, when all trials are done: it is finished, and no trial is run again.
+	out = filepath.Join(dir, "late", "out")
+	ctx, cancel = context.WithCancel(context.Background())
+	o = merge.Options{Backend: goBackend(t), ModelCard: true, Written: func(int64) { cancel() }}
+	if _, err := merge.Run(ctx, file, out, o); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	if s := mustMerge(t, text, out, merge.Options{Resume: true}); s.Search.Known != 8 {
+		t.Errorf("%d known", s.Search.Known)
+	}
+	sameContents(t, "late", contents(t, out), want)
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(out), ".*")); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
 	// The output is there: what would refuse it in the end does so before the search.
 	asked := false
 	if _, err := mergeText(t, text, out, merge.Options{Trial: func(merge.SearchTrial) { asked = true }}); !errors.As(err, &format) || asked {
