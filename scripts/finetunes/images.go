@@ -72,6 +72,24 @@ func jittered(degrees, pixels float64, seed uint64) view {
 	}
 }
 
+// varied turns by any angle, shifts a little, and mirrors, inverts or quarters one image in four each, by its own chance.
+func varied(seed uint64) view {
+	return func(to, from []float32, which int) {
+		var u [6]float32
+		linalg.Uniform(u[:], seed, fmt.Sprint("varied ", which))
+		var a, b [side * side]float32
+		moved(a[:], from, 360*float64(u[0]), math.Round(4*float64(u[1])-2), math.Round(4*float64(u[2])-2))
+		x, y := a[:], b[:]
+		for i, change := range []view{mirrored, quartered, inverted} {
+			if u[3+i] < 0.25 {
+				change(y, x, which)
+				x, y = y, x
+			}
+		}
+		copy(to, x)
+	}
+}
+
 // noisy adds normal noise, and stays between black and white.
 func noisy(sigma float64, seed uint64) view {
 	return func(to, from []float32, which int) {

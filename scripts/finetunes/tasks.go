@@ -114,7 +114,7 @@ func (m *maker) tasks(mnist, digits string) error {
 	if err := saveNetwork(filepath.Join(m.out, "base"), trunkConfig, trunk(base)); err != nil {
 		return err
 	}
-	told(began, "base: %d images, turned and shifted a little", tasksBase)
+	told(began, "base: %d images, varied", tasksBase)
 
 	var results []taskResult
 	for i := range digitTasks {
@@ -132,9 +132,9 @@ func (m *maker) tasks(mnist, digits string) error {
 	return m.record("tasks.json", results)
 }
 
-// taskBase learns digits in many positions.
+// taskBase learns digits in all positions, mirrored, inverted and quartered: a little of what the tasks ask for, and of much else.
 func (m *maker) taskBase(d *model.PlainDescription, s *samples.Set) (map[string]model.Tensor, error) {
-	many, err := copies(d, s, 15, 0)
+	many, err := copies(d, s, 30, func(k int) view { return varied(uint64(k)) })
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +174,7 @@ func (m *maker) task(t *digitTask, base map[string]model.Tensor, s *samples.Set,
 			return nil, err
 		}
 	}
-	tuned, err := m.trained(d, first, sets["train"], plain.Options{Epochs: 12, Batch: 50, Rate: 3e-4, Seed: 1, Frozen: isHead})
+	tuned, err := m.trained(d, first, sets["train"], plain.Options{Epochs: 15, Batch: 50, Rate: 1e-4, Seed: 1, Frozen: isHead})
 	if err != nil {
 		return nil, err
 	}
