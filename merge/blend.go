@@ -34,7 +34,12 @@ type blended struct {
 }
 
 // blends runs the methods that blend.
-var blends = map[string]func(ctx context.Context, j *job) (*blended, error){}
+var blends = map[string]func(ctx context.Context, j *job) (*blended, error){
+	"greedy_soup":  greedySoup,
+	"learned_soup": learnedSoup,
+	"adamerging":   adaMerging,
+	"fisher":       fisherMerge,
+}
 
 // mergeBlend merges by a method that blends.
 func (j *job) mergeBlend(ctx context.Context, start time.Time, watch *memory.Watcher) (*Summary, error) {

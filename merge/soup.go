@@ -23,13 +23,6 @@ import (
 // soupFile is the file of an output that says how its soup came about.
 const soupFile = "soup.json"
 
-func init() {
-	blends["greedy_soup"] = greedySoup
-	blends["learned_soup"] = learnedSoup
-	blends["adamerging"] = adaMerging
-	blends["fisher"] = fisherMerge
-}
-
 // SoupReport says how a soup came about.
 type SoupReport struct {
 	Method  string        `json:"merge_method"`

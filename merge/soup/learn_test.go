@@ -403,6 +403,7 @@ func TestLearn(t *testing.T) {
 	if _, err := run(stop); err != interrupted {
 		t.Fatal(err)
 	}
+	l.Temper(1) // as a learner is that knows nothing of the run before
 	again := o
 	again.Kept = func() *soup.State { return &kept }
 	got, err := run(again)

@@ -86,6 +86,9 @@ func (b *Blend) Learn(ctx context.Context, l Learner, o LearnOptions) (*Learned,
 	if kept := b.kept(o); kept != nil {
 		s = kept
 		b.N, a.m, a.v, a.step = s.Numbers.clone(), s.M, s.V, s.Step
+		if n := len(s.Epochs); n > 0 {
+			l.Temper(s.Epochs[n-1].Temperature)
+		}
 	}
 	for epoch := len(s.Epochs); epoch <= o.Epochs; epoch++ {
 		if epoch > 0 {
@@ -128,7 +131,10 @@ func (b *Blend) kept(o LearnOptions) *State {
 		return nil
 	}
 	s := o.Kept()
-	if s == nil || !s.Numbers.like(b.N) || !s.M.like(b.N) || !s.V.like(b.N) || s.Best != nil && !s.Best.like(b.N) || s.Step < 0 {
+	if s == nil || !s.Numbers.like(b.N) || !s.M.like(b.N) || !s.V.like(b.N) || s.Step < 0 {
+		return nil
+	}
+	if len(s.Epochs) > 0 && !s.Best.like(b.N) || slices.ContainsFunc(s.Epochs, func(e Epoch) bool { return e.Score == nil || !(e.Temperature > 0) }) {
 		return nil
 	}
 	return s
