@@ -27,16 +27,18 @@ type Kind uint8
 
 // The kinds of values.
 const (
-	Float Kind = iota // float64; gradients interpolate
-	Int               // integer; a gradient must hit integers
-	Bool              // gradients step
-	Text              // a word of the method's
-	Pair              // two numbers, [a, b]: no gradient
-	Either            // a number, or a word of the method's
+	Float  Kind = iota // float64; gradients interpolate
+	Int                // integer; a gradient must hit integers
+	Bool               // gradients step
+	Text               // a word of the method's
+	Pair               // two numbers, [a, b]: no gradient
+	Either             // a number, or a word of the method's
 )
 
 // String returns the kind's name in recipes' terms.
-func (k Kind) String() string { return [...]string{"float", "int", "bool", "text", "pair", "float or text"}[k] }
+func (k Kind) String() string {
+	return [...]string{"float", "int", "bool", "text", "pair", "float or text"}[k]
+}
 
 // Param describes one parameter that a method reads from a recipe.
 type Param struct {
