@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/gomlx/compute/dtypes"
@@ -190,5 +191,68 @@ func TestSubspaceGolden(t *testing.T) {
 		}
 		merging{method: c.Method, shape: golden.Shape, x: append([][]float32{golden.Base}, golden.Models...), each: each,
 			shared: params{"merge": c.Merge, "lambda": c.Lambda}}.want(t, 2e-5, c.Want...)
+	}
+}
+
+// mergedAs merges float32 tensors as a task of the given kind.
+func mergedAs(t *testing.T, name string, task method.Task, x [][]float32, shared params) []float32 {
+	t.Helper()
+	b, err := ours()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inputs []stream.Input
+	for _, v := range x {
+		data := make([]byte, 4*len(v))
+		if err := tensors.EncodeFloat32(data, tensors.F32, v); err != nil {
+			t.Fatal(err)
+		}
+		inputs = append(inputs, stream.Input{DType: tensors.F32, Data: data, Params: params{"density": 0.3, "weight": 1.0}})
+	}
+	raw, _, err := stream.MergeTensors(context.Background(), b, stream.Options{}, name, task, 0, inputs, shared, tensors.F32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y := make([]float32, len(raw)/4)
+	if err := tensors.DecodeFloat32(y, raw, tensors.F32); err != nil {
+		t.Fatal(err)
+	}
+	return y
+}
+
+// TestSubspaceLayouts: weights that are stored turned give the turned result, and a stack gives each of its matrices what it has alone.
+func TestSubspaceLayouts(t *testing.T) {
+	const rows, cols = 20, 14
+	x, _ := adapted(62, rows, cols, 2, 3)
+	other, _ := adapted(63, rows, cols, 1, 2)
+	turn := func(y []float32) []float32 {
+		out := make([]float32, len(y))
+		for i := range rows {
+			for j := range cols {
+				out[j*rows+i] = y[i*cols+j]
+			}
+		}
+		return out
+	}
+	near := func(what string, got, want []float32) {
+		t.Helper()
+		for i := range want {
+			if math.Abs(float64(got[i]-want[i])) > 2e-5 {
+				t.Fatalf("%s: element %d is %v, want %v", what, i, got[i], want[i])
+			}
+		}
+	}
+	for _, name := range []string{"knots", "core_space"} {
+		shared := params{"merge": "ties"}
+		plain := method.Task{Name: "w", Shape: []int{rows, cols}}
+		first, second := mergedAs(t, name, plain, x, shared), mergedAs(t, name, plain, other, shared)
+		turned, stack := make([][]float32, len(x)), make([][]float32, len(x))
+		for k := range x {
+			turned[k], stack[k] = turn(x[k]), slices.Concat(x[k], other[k])
+		}
+		near(name+" turned", mergedAs(t, name, method.Task{Name: "w", Shape: []int{cols, rows}, Turned: true}, turned, shared), turn(first))
+		near(name+" stacked", mergedAs(t, name, method.Task{Name: "w", Shape: []int{2, rows, cols}, Stacked: true}, stack, shared), slices.Concat(first, second))
+		near(name+" as a table", mergedAs(t, name, method.Task{Name: "w", Shape: []int{rows, cols}, Table: true}, x, params{"merge": "sum"}),
+			mergedAs(t, "task_arithmetic", plain, x, nil))
 	}
 }
