@@ -43,7 +43,7 @@ func TestSpectralGolden(t *testing.T) {
 			"iso_c":       {method: "iso_c"},
 			"iso_cts":     {method: "iso_cts"},
 			"iso_cts 0.5": {method: "iso_cts", shared: params{"common": 0.5}},
-			"wudi":        {method: "wudi"},
+			"wudi":        {method: "wudi", shared: params{"ridge": 1e-3}},
 			"wudi mean":   {method: "wudi", shared: params{"ridge": 0.1, "toward": "mean"}},
 			"wudi adam":   {method: "wudi", shared: params{"solver": "adam", "steps": 40, "lr": 1e-3}},
 		} {

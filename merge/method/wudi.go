@@ -27,7 +27,7 @@ var WUDI = &Method{
 	Min:  1,
 	Params: spectralParams(
 		Param{Name: "solver", Kind: Text, Default: "closed", Doc: "closed (the minimum itself) or adam (stopped early, as the paper's code)"},
-		Param{Name: "ridge", Kind: Float, Default: 1e-3, Doc: "closed: pull towards c, as a share of the mean diagonal; 0 is the minimum alone"},
+		Param{Name: "ridge", Kind: Float, Default: 0.1, Doc: "closed: pull towards c, as a share of the mean diagonal; 0 is the minimum alone"},
 		Param{Name: "toward", Kind: Text, Default: "sum", Doc: "what the ridge pulls towards and adam starts from: the sum or the mean of the task vectors"},
 		Param{Name: "steps", Kind: Int, Default: 300, Doc: "adam: number of steps"},
 		Param{Name: "lr", Kind: Float, Default: 1e-5, Doc: "adam: learning rate"},
@@ -95,7 +95,7 @@ func mergeWUDI(t *Task, v *taskMatrices) ([]float64, error) {
 		x, err = p.closed()
 	}
 	if errors.Is(err, linalg.ErrSingular) {
-		return nil, t.Errorf("the task vectors leave directions of the inputs undetermined; set ridge above 0 (1e-3), which leaves those as their %s has them", t.Shared["toward"])
+		return nil, t.Errorf("the task vectors leave directions of the inputs undetermined; set ridge above 0 (0.1), which leaves those as their %s has them", t.Shared["toward"])
 	}
 	if err != nil || !t.Turned {
 		return x, err
