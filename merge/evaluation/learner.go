@@ -28,6 +28,7 @@ type trainee interface {
 	set(values func(name string, dst []float32) error) error
 	gradient(ctx context.Context, rows []int, objective model.Objective, scale float32) (model.Result, error)
 	visit(see func(name string, g []float32) error) error
+	targets(row int) (float64, error)
 	outcomes(ctx context.Context, progress func(done, total int)) (*Outcomes, error)
 	close()
 }
@@ -48,6 +49,15 @@ func (l *Learner) Names() []string { return l.names }
 
 // Shape is that of a tensor.
 func (l *Learner) Shape(name string) []int { return l.shapes[name] }
+
+// Targets is how many predictions a row asks for, by their weights: the tokens that it teaches, or the one class. The gradient of the row by
+// itself times this number is that of its log likelihood.
+func (l *Learner) Targets(row int) (float64, error) {
+	if n := l.judge.Rows(); row < 0 || row >= n {
+		return 0, fmt.Errorf("row %d is none of the %d that were read", row, n)
+	}
+	return l.trainee.targets(row)
+}
 
 // Set moves all tensors: values fills each, one after the other, in no order that could be relied on.
 func (l *Learner) Set(values func(name string, dst []float32) error) error {
@@ -233,6 +243,8 @@ func (t *plainTrainee) visit(see func(name string, g []float32) error) error {
 		return see(s.Name, g)
 	})
 }
+
+func (t *plainTrainee) targets(int) (float64, error) { return 1, nil }
 
 func (t *plainTrainee) outcomes(ctx context.Context, progress func(done, total int)) (*Outcomes, error) {
 	return plainOutcomes(ctx, t.s.d, t.m, t.s.set, progress)

@@ -228,6 +228,15 @@ func (t *trained) show(vector int, g *gt.Tensor) error {
 	return segments(v.Packed, g, func(s model.Segment, g []float32) error { return t.see(t.file[v.Prefix+s.Name], g) })
 }
 
+// targets: a class is one prediction whatever its row weighs; tokens are as many as they weigh together.
+func (t *trained) targets(row int) (float64, error) {
+	if t.s.images != nil || len(t.s.text.Labels) > 0 || t.s.unlabelled {
+		return 1, nil
+	}
+	_, weight, err := t.batches([]int{row})
+	return weight, err
+}
+
 func (t *trained) outcomes(ctx context.Context, progress func(done, total int)) (*Outcomes, error) {
 	return t.s.measure(ctx, t.m, progress)
 }

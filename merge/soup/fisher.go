@@ -22,12 +22,18 @@ const FisherFloor = 1e-6
 // Matena and Raffel, 2022, "Merging Models with Fisher-Weighted Averaging", NeurIPS, section 3.
 func EstimateFisher(ctx context.Context, l Learner, rows int, sum map[string][]float32, progress func(done, total int)) (norm float64, err error) {
 	for r := range rows {
-		_, err := l.GradientTo(ctx, []int{r}, model.ObjectiveLoss, func(name string, g []float32) error {
+		targets, err := l.Targets(r)
+		if err != nil {
+			return 0, err
+		}
+		all := float32(targets) // a text's log likelihood is the sum over its tokens, and the gradient that of their mean
+		_, err = l.GradientTo(ctx, []int{r}, model.ObjectiveLoss, func(name string, g []float32) error {
 			if sum[name] == nil {
 				sum[name] = make([]float32, len(g))
 			}
 			to := sum[name]
 			for i, x := range g {
+				x *= all
 				to[i] += x * x / float32(rows)
 			}
 			return nil

@@ -114,3 +114,56 @@ func TestFisher(t *testing.T) {
 		t.Errorf("%v, want the mean %v, %v", got, mean, err)
 	}
 }
+
+// TestFisherOfTexts: the log likelihood of a text is the sum over its tokens, so that a long row tells more than a short one.
+func TestFisherOfTexts(t *testing.T) {
+	s, config, dir, file := llamas(t, 1)
+	ctx := context.Background()
+	j, err := evaluation.Open(ctx, []byte(config), dir, evaluation.Options{Data: calibration.Options{Files: []string{file}}, Backend: goBackend(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := j.Learner(ctx, s.List[0].Weights, func(string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	want, lengths := map[string][]float64{}, map[float64]bool{}
+	for row := range j.Rows() {
+		r, err := l.Gradient(ctx, []int{row}, model.ObjectiveLoss)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lengths[r.Weight] = true
+		err = l.Visit(func(name string, g []float32) error {
+			if want[name] == nil {
+				want[name] = make([]float64, len(g))
+			}
+			for i, x := range g {
+				sum := r.Weight * float64(x) // the gradient is of the mean over the row's tokens
+				want[name][i] += sum * sum / float64(j.Rows())
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(lengths) < 2 || lengths[1] {
+		t.Fatalf("the rows teach %v tokens: the test needs several lengths above 1", lengths)
+	}
+	got := map[string][]float32{}
+	if _, err := soup.EstimateFisher(ctx, soup.Of(l), j.Rows(), got, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, w := range want {
+		for i, x := range w {
+			if math.Abs(float64(got[name][i])-x) > 1e-4*x+1e-9 {
+				t.Fatalf("%s[%d] is %v, want %v", name, i, got[name][i], x)
+			}
+		}
+	}
+	if _, err := soup.Of(l).Targets(j.Rows()); err == nil {
+		t.Error("targets of a row that there is not")
+	}
+}

@@ -20,6 +20,8 @@ type Learner interface {
 	Temper(temperature float64)
 	// GradientTo differentiates the mean of an objective over rows and shows the gradient, tensor by tensor.
 	GradientTo(ctx context.Context, rows []int, objective model.Objective, see func(name string, g []float32) error) (model.Result, error)
+	// Targets is how many predictions a row asks for, of which Gradient takes the mean.
+	Targets(row int) (float64, error)
 	// Outcomes measures all rows with the tensors as they were set.
 	Outcomes(ctx context.Context) (*evaluation.Outcomes, error)
 }
@@ -199,7 +201,6 @@ func (b *Blend) Gradient(ctx context.Context, l Learner, rows []int, objective m
 		return model.Result{}, nil, err
 	}
 	byShare := NewNumbers(len(b.N), len(b.Set.List), 0)
-	part := make([]float32, pieceElems)
 	r, err := l.GradientTo(ctx, rows, objective, func(name string, g []float32) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -208,16 +209,19 @@ func (b *Blend) Gradient(ctx context.Context, l Learner, rows []int, objective m
 		if !ok {
 			return fmt.Errorf("the gradient has a tensor %s that the soup has not", name)
 		}
-		for off := 0; off < len(g); off += pieceElems {
-			n := min(pieceElems, len(g)-off)
-			for i, one := range b.Set.List {
-				if err := align.ReadAt(one.Weights, name, part[:n], int64(off)); err != nil {
-					return err
+		return parallel(len(b.Set.List), func() func(i int) error {
+			part := make([]float32, min(pieceElems, len(g)))
+			return func(i int) error {
+				for off := 0; off < len(g); off += pieceElems {
+					n := min(pieceElems, len(g)-off)
+					if err := align.ReadAt(b.Set.List[i].Weights, name, part[:n], int64(off)); err != nil {
+						return err
+					}
+					byShare[group][i] += inner(g[off:off+n], part[:n])
 				}
-				byShare[group][i] += inner(g[off:off+n], part[:n])
+				return nil
 			}
-		}
-		return nil
+		})
 	})
 	if err != nil {
 		return r, nil, err
