@@ -1,6 +1,7 @@
 package linalg
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -183,7 +184,7 @@ func TestEigenNotFinite(t *testing.T) {
 	for _, bad := range []float64{math.NaN(), math.Inf(1)} {
 		a := identity64(40)
 		a[3*40+7] = bad
-		if _, _, err := Eigen(a, 40, 1); err != ErrNotFinite {
+		if _, _, err := Eigen(a, 40, 1); !errors.Is(err, ErrNotFinite) {
 			t.Errorf("%v", err)
 		}
 	}
