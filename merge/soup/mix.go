@@ -100,39 +100,49 @@ func (m *Mix) ReadAt(name string, dst []float32, off int64) error {
 	if off < 0 || off > info.Elems()-int64(len(dst)) {
 		return fmt.Errorf("%s: elements %d to %d are outside of the tensor", name, off, off+int64(len(dst)))
 	}
-	n := min(len(dst), pieceElems)
-	sum, part := make([]float64, n), make([]float32, n)
-	var stored []byte
-	if !m.exact && info.DType != tensors.F32 && info.DType != tensors.F64 {
-		stored = make([]byte, n*info.DType.Size())
+	pieces := (len(dst) + pieceElems - 1) / pieceElems
+	return parallel(pieces, func() func(k int) error {
+		n := min(len(dst), pieceElems)
+		sum, part := make([]float64, n), make([]float32, n)
+		var stored []byte
+		if !m.exact && info.DType != tensors.F32 && info.DType != tensors.F64 {
+			stored = make([]byte, n*info.DType.Size())
+		}
+		return func(k int) error {
+			from := k * pieceElems
+			return m.piece(info, share, dst[from:min(from+pieceElems, len(dst))], off+int64(from), sum, part, stored)
+		}
+	})
+}
+
+// piece computes elements of a tensor, few enough for the buffers.
+func (m *Mix) piece(info tensors.Info, share Share, dst []float32, off int64, sum []float64, part []float32, stored []byte) error {
+	n := len(dst)
+	sum, part = sum[:n], part[:n]
+	clear(sum)
+	for k, f := range share.Of {
+		if f == 0 {
+			continue
+		}
+		if err := align.ReadAt(m.set.List[k].Weights, info.Name, part, off); err != nil {
+			return err
+		}
+		for e, x := range part {
+			sum[e] += f * float64(x)
+		}
 	}
-	for len(dst) > 0 {
-		n = min(len(dst), pieceElems)
-		clear(sum[:n])
-		for k, f := range share.Of {
-			if f == 0 {
-				continue
-			}
-			if err := align.ReadAt(m.set.List[k].Weights, name, part[:n], off); err != nil {
-				return err
-			}
-			for e, x := range part[:n] {
-				sum[e] += f * float64(x)
-			}
-		}
-		for e := range n {
-			dst[e] = float32(sum[e] / share.Over)
-		}
-		if stored != nil {
-			b := stored[:n*info.DType.Size()]
-			if err := tensors.EncodeFloat32(b, info.DType, dst[:n]); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			if err := tensors.DecodeFloat32(dst[:n], b, info.DType); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-		}
-		dst, off = dst[n:], off+int64(n)
+	for e := range dst {
+		dst[e] = float32(sum[e] / share.Over)
+	}
+	if stored == nil {
+		return nil
+	}
+	b := stored[:n*info.DType.Size()]
+	if err := tensors.EncodeFloat32(b, info.DType, dst); err != nil {
+		return fmt.Errorf("%s: %w", info.Name, err)
+	}
+	if err := tensors.DecodeFloat32(dst, b, info.DType); err != nil {
+		return fmt.Errorf("%s: %w", info.Name, err)
 	}
 	return nil
 }
