@@ -30,6 +30,7 @@ var Knots = &Method{
 	Params: subspaceParams("ties", "how the right vectors are merged: ties or sum"),
 	Reads:  2,
 	Matrix: true,
+	Memory: subspaceBytes,
 	Check:  checkSubspaces("ties", "sum"),
 	Merge: subspaceMerge(func(t *Task, list []subspace.Change, weights []float64) (subspace.Change, error) {
 		j, err := subspace.Join(list, t.Threads)
@@ -60,6 +61,7 @@ var CoreSpace = &Method{
 	Params: subspaceParams("tsv", "how the cores are merged: tsv (task singular vectors), iso (all singular values equal), ties or sum"),
 	Reads:  2,
 	Matrix: true,
+	Memory: subspaceBytes,
 	Check:  checkSubspaces("tsv", "iso", "ties", "sum"),
 	Merge: subspaceMerge(func(t *Task, list []subspace.Change, weights []float64) (subspace.Change, error) {
 		c, err := subspace.NewCore(list, t.Threads)
@@ -82,16 +84,27 @@ func subspaceParams(merge, doc string) []Param {
 func checkSubspaces(merges ...string) func(t *Task) error {
 	return func(t *Task) error {
 		if how, _ := t.Shared["merge"].(string); !slices.Contains(merges, how) {
-			return t.Errorf("merge %q is unknown; use %s", how, strings.Join(merges, ", "))
+			return t.Refuse("merge", -1, "merge %q is unknown; use %s", how, strings.Join(merges, ", "))
 		}
 		if r := t.Int("rank"); r < 0 {
-			return t.Errorf("rank %d is no rank; use 0 or more", r)
+			return t.Refuse("rank", -1, "rank %d is no rank; use 0 or more", r)
 		}
 		if err := checkTaskVectors(t); err != nil {
 			return err
 		}
 		return checkDepth(t)
 	}
+}
+
+// subspaceBytes is what merging in shared coordinates holds: base, task vectors and result in float32, and of one matrix at a time the
+// decomposition in float64 with both of its sides.
+func subspaceBytes(t *Task) int64 {
+	_, rows, cols, ok := t.matrices()
+	if !ok || len(t.Others()) == 0 {
+		return 0
+	}
+	short := int64(min(rows, cols))
+	return 4*t.N*int64(t.Inputs+1) + 24*int64(rows)*int64(cols) + 24*short*short
 }
 
 // subspaceMerge makes a method of what it does to the factors of one matrix.
