@@ -69,7 +69,7 @@ func mergeBreadcrumbs(consensus bool) func(t *Task) error {
 // checkBreadcrumbs refuses what is no granularity.
 func checkBreadcrumbs(t *Task) error {
 	if g, _ := t.Shared["granularity"].(string); g != perTensor && g != perRow {
-		return t.Errorf("granularity %q is unknown; use %s or %s", g, perTensor, perRow)
+		return t.Refuse("granularity", -1, "granularity %q is unknown; use %s or %s", g, perTensor, perRow)
 	}
 	return checkTaskVectors(t)
 }

@@ -32,7 +32,7 @@ var ComposeSparse = &Method{
 	Reads:     2,
 	Check: func(t *Task) error {
 		if s, _ := t.Shared["on_overlap"].(string); !slices.Contains(onOverlap, s) {
-			return t.Errorf("on_overlap %q is unknown; use %s", s, strings.Join(onOverlap, ", "))
+			return t.Refuse("on_overlap", -1, "on_overlap %q is unknown; use %s", s, strings.Join(onOverlap, ", "))
 		}
 		return checkLocalized(t)
 	},

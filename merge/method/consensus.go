@@ -36,11 +36,11 @@ var Consensus = &Method{
 
 func checkConsensus(t *Task) error {
 	if n := t.Int("min_tasks"); n < 0 {
-		return t.Errorf("min_tasks %d is no number of tasks; use 0 or more", n)
+		return t.Refuse("min_tasks", -1, "min_tasks %d is no number of tasks; use 0 or more", n)
 	}
 	for _, i := range t.Others() {
 		if x, ok := t.InputFloat("threshold", i); ok && !(x >= 0) {
-			return t.Errorf("threshold %g of model %d is below 0, which every entry passes; use 0 or more", x, i+1)
+			return t.Refuse("threshold", i, "threshold %g of model %d is below 0, which every entry passes; use 0 or more", x, i+1)
 		}
 	}
 	return checkTaskAndDepth(t)

@@ -156,7 +156,7 @@ func checkDella(t *Task) error {
 		d, _ := t.InputFloat("density", i)
 		e, _ := t.InputFloat("epsilon", i)
 		if !(d+e < 1 && d-e > 0) {
-			return t.Errorf("density %g ± epsilon %g of model %d leaves the range between 0 and 1; lower epsilon below %.3g", d, e, i+1, min(d, 1-d))
+			return t.Refuse("epsilon", i, "density %g ± epsilon %g of model %d leaves the range between 0 and 1; lower epsilon below %.3g", d, e, i+1, min(d, 1-d))
 		}
 	}
 	return nil

@@ -20,7 +20,7 @@ func (t *Task) lambda() float64 {
 // checkDepth refuses a scale by depth where there is no depth.
 func checkDepth(t *Task) error {
 	if _, ok := t.Shared[depthParam.Name].([2]float64); ok && math.IsNaN(t.Depth) {
-		return t.Errorf("%s scales by layers, and the tensors' names do not tell which comes first; remove the parameter, or use lambda with filters", depthParam.Name)
+		return t.Refuse(depthParam.Name, -1, "%s scales by layers, and the tensors' names do not tell which comes first; remove the parameter, or use lambda with filters", depthParam.Name)
 	}
 	return nil
 }

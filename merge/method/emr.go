@@ -56,7 +56,7 @@ func checkTask(t *Task) error {
 			continue
 		}
 		if first >= 0 {
-			return t.Errorf("task is set for models %d and %d; an output is of one task, or of none", first+1, i+1)
+			return t.Refuse("task", i, "task is set for models %d and %d; an output is of one task, or of none", first+1, i+1)
 		}
 		first = i
 	}

@@ -131,12 +131,12 @@ func CheckExclude(list string) error {
 func checkLocalized(t *Task) error {
 	for _, i := range t.Others() {
 		if s, ok := t.InputFloat(SparsityParam, i); ok && !(s > 0 && s <= 1) {
-			return t.Errorf("sparsity %g of model %d is no share; use a value above 0 and up to 1", s, i+1)
+			return t.Refuse(SparsityParam, i, "sparsity %g of model %d is no share; use a value above 0 and up to 1", s, i+1)
 		}
 	}
 	list, _ := t.Shared[ExcludeParam].(string)
 	if err := CheckExclude(list); err != nil {
-		return t.Errorf("%s", err)
+		return t.Refuse(ExcludeParam, -1, "%s", err)
 	}
 	return nil
 }

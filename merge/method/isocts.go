@@ -35,7 +35,7 @@ var isoCTS = spectralMerge{combine: mergeIsoCTS, holds: func(_ *Task, rows, cols
 
 func checkIsoCTS(t *Task) error {
 	if c := t.Float("common"); !(c >= 0 && c <= 1) {
-		return t.Errorf("common %g is no share of the directions; use a value from 0 to 1", c)
+		return t.Refuse("common", -1, "common %g is no share of the directions; use a value from 0 to 1", c)
 	}
 	return checkDepth(t)
 }

@@ -28,7 +28,7 @@ var Karcher = &Method{
 	Reads: 2,
 	Check: func(t *Task) error {
 		if n := t.Int("max_iter"); n < 0 {
-			return t.Errorf("max_iter is %d; use 0 or more iterations", n)
+			return t.Refuse("max_iter", -1, "max_iter is %d; use 0 or more iterations", n)
 		}
 		return nil
 	},

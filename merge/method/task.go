@@ -188,10 +188,19 @@ func roundHalf(x float32) float64 {
 type ValueError struct {
 	Tensor string
 	Msg    string
+	// Param is the parameter that is to blame, and Input the input that has it, -1 where all share it; Param is empty where the recipe
+	// has no one place to point at.
+	Param string
+	Input int
 }
 
 // Error names the tensor first.
 func (e *ValueError) Error() string { return e.Tensor + ": " + e.Msg }
+
+// Refuse makes a ValueError for a parameter of input i, -1 for one that all inputs share.
+func (t *Task) Refuse(param string, i int, format string, args ...any) error {
+	return &ValueError{Tensor: t.Name, Msg: fmt.Sprintf(format, args...), Param: param, Input: i}
+}
 
 // Errorf makes a ValueError for the task's tensor.
 func (t *Task) Errorf(format string, args ...any) error {

@@ -64,7 +64,7 @@ func checkTaskVectors(t *Task) error {
 	for _, i := range t.Others() {
 		for _, name := range []string{"density", "gamma"} {
 			if x, ok := t.InputFloat(name, i); ok && !(x >= 0) {
-				return t.Errorf("%s %g of model %d is no fraction; use a value from 0 to 1", name, x, i+1)
+				return t.Refuse(name, i, "%s %g of model %d is no fraction; use a value from 0 to 1", name, x, i+1)
 			}
 		}
 	}

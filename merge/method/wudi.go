@@ -45,13 +45,15 @@ func checkWUDI(t *Task) error {
 	solver, toward := t.Shared["solver"], t.Shared["toward"]
 	switch {
 	case solver != "closed" && solver != "adam":
-		return t.Errorf("solver %q is unknown; use closed or adam", solver)
+		return t.Refuse("solver", -1, "solver %q is unknown; use closed or adam", solver)
 	case toward != "sum" && toward != "mean":
-		return t.Errorf("toward %q is unknown; use sum or mean", toward)
+		return t.Refuse("toward", -1, "toward %q is unknown; use sum or mean", toward)
 	case !(t.Float("ridge") >= 0) || math.IsInf(t.Float("ridge"), 0):
-		return t.Errorf("ridge %g is no strength; use 0 or more", t.Float("ridge"))
-	case t.Int("steps") < 0 || !(t.Float("lr") > 0):
-		return t.Errorf("%d steps with the rate %g are no way; use 0 steps or more, and a rate above 0", t.Int("steps"), t.Float("lr"))
+		return t.Refuse("ridge", -1, "ridge %g is no strength; use 0 or more", t.Float("ridge"))
+	case t.Int("steps") < 0:
+		return t.Refuse("steps", -1, "%d steps are none; use 0 or more", t.Int("steps"))
+	case !(t.Float("lr") > 0):
+		return t.Refuse("lr", -1, "lr %g is no rate; use a value above 0", t.Float("lr"))
 	}
 	return checkDepth(t)
 }

@@ -243,7 +243,7 @@ func (b *builder) finish(t *Task, p *place, w arch.Weight, missing []string) err
 	if !t.Copy && b.Method.Check != nil {
 		mt := t.MethodTask(b.Plan)
 		if err := b.Method.Check(&mt); err != nil {
-			return err
+			return b.placed(err, p)
 		}
 	}
 	b.add(t)

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/mergekit/mergekit/merge/method"
@@ -69,6 +70,28 @@ func (b *builder) resolve(p *place) (shared map[string]any, perInput []map[strin
 		}
 	}
 	return shared, perInput, nil
+}
+
+// placed gives an error about a parameter the place in the recipe that the parameter comes from.
+func (b *builder) placed(err error, p *place) error {
+	var bad *method.ValueError
+	if !errors.As(err, &bad) || bad.Param == "" {
+		return err
+	}
+	scopes, tensor := []scope{{p.slice.params}, {p.module.params}, {b.Recipe.Params}}, p.output
+	if bad.Input >= 0 {
+		scopes, tensor = append([]scope{{p.slice.sources[p.used[bad.Input]].params}}, scopes...), p.inputs[bad.Input]
+	}
+	for _, s := range scopes {
+		setting := s.params.Get(bad.Param)
+		if setting == nil {
+			continue
+		}
+		if pos, ok := setting.PosFor(tensor); ok {
+			return b.errorf(pos, "%s", err)
+		}
+	}
+	return b.errorf(b.Recipe.MethodPos, "%s", err) // by default
 }
 
 // value evaluates a parameter in the scopes, in order; nil when nothing sets it and it has no default.

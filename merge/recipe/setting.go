@@ -65,6 +65,19 @@ func (s *Setting) Eval(tensor string, t float64, k Kind) (v Value, ok bool, err 
 	return Value{}, false, nil
 }
 
+// PosFor is where the value stands that a tensor of that name has; ok is false where the setting yields nothing.
+func (s *Setting) PosFor(tensor string) (pos Pos, ok bool) {
+	for i := range s.conds {
+		if c := &s.conds[i]; c.matches(tensor) {
+			if len(c.values) == 0 {
+				return Pos{}, false
+			}
+			return c.values[0].Pos, true
+		}
+	}
+	return Pos{}, false
+}
+
 // at evaluates the gradient. All values must fit the kind, wherever t lies.
 func (c *cond) at(t float64, k Kind) (Value, error) {
 	typed := make([]Value, len(c.values))
