@@ -236,7 +236,13 @@ func throughMix(t *testing.T, s *soup.Set, granularity string, numbers []float64
 // llamas are fine-tunes of the golden decoder, with rows of tokens.
 func llamas(t *testing.T, k int) (s *soup.Set, config, dir, file string) {
 	t.Helper()
-	dir = "../../testdata/golden/forward/llama"
+	return tunesOf(t, "llama", k)
+}
+
+// tunesOf are fine-tunes of a golden model, with rows of tokens.
+func tunesOf(t *testing.T, name string, k int) (s *soup.Set, config, dir, file string) {
+	t.Helper()
+	dir = "../../testdata/golden/forward/" + name
 	raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -357,6 +363,50 @@ func TestGradientByDifference(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestUnlabelledClassifier: a classifier of texts has an entropy on rows without labels, whose gradient agrees with differences; nothing else
+// is measured there.
+func TestUnlabelledClassifier(t *testing.T) {
+	ctx := context.Background()
+	s, config, dir, file := tunesOf(t, "bert-classifier", 3)
+	j, err := evaluation.Open(ctx, []byte(config), dir, evaluation.Options{Data: calibration.Options{Files: []string{file}, Batch: 4}, Backend: goBackend(t), Unlabelled: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := j.Learner(ctx, s.List[0].Weights, func(string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	b := &soup.Blend{Set: s, Groups: soup.GroupTensors(s, soup.ByModel), Form: soup.TaskVectors{}}
+	at := func(x, y float64) (float64, soup.Numbers) {
+		t.Helper()
+		b.N = soup.Numbers{{x, y}}
+		r, g, err := b.Gradient(ctx, soup.Of(l), all(j.Rows()), model.ObjectiveEntropy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Loss / r.Weight, g
+	}
+	value, g := at(0.4, 0.2)
+	if !(value > 0) || !(value <= math.Log(8)) {
+		t.Errorf("entropy %v", value)
+	}
+	const step = 0.02
+	for i, d := range [][2]float64{{step, 0}, {0, step}} {
+		up, _ := at(0.4+d[0], 0.2+d[1])
+		down, _ := at(0.4-d[0], 0.2-d[1])
+		if slope := (up - down) / (2 * step); math.Abs(slope-g[0][i]) > 5e-3*math.Abs(slope)+1e-4 {
+			t.Errorf("by number %d: slope %v, gradient %v", i, slope, g[0][i])
+		}
+	}
+	if _, err := j.Score(ctx, s.List[0].Weights); err == nil {
+		t.Error("rows without labels were measured")
+	}
+	if _, err := l.Gradient(ctx, []int{0}, model.ObjectiveLoss); err == nil {
+		t.Error("the loss was differentiated without labels")
 	}
 }
 
