@@ -172,6 +172,12 @@ func (j *job) flag(name string) bool {
 	return b
 }
 
+// Beyond these numbers a recipe is a slip of the pen: every copy and every point is a measurement.
+const (
+	maxCopies = 100
+	maxPoints = 1001
+)
+
 // greedyOptions reads the recipe.
 func (j *job) greedyOptions() (o soup.GreedyOptions, err error) {
 	if o.Order, err = j.word("order", soup.OrderMetric, soup.OrderRandom, soup.OrderListed); err != nil {
@@ -184,6 +190,9 @@ func (j *job) greedyOptions() (o soup.GreedyOptions, err error) {
 	o.Strict, o.Seed = tie == "strict", j.seed()
 	if o.Copies, err = j.whole("with_replacement", 1); err != nil {
 		return o, err
+	}
+	if o.Copies > maxCopies {
+		return o, j.refuse("with_replacement %d is too much; a model may be in the soup up to %d times", o.Copies, maxCopies)
 	}
 	switch gain := j.p.Shared["min_gain"].(type) {
 	case float64:
@@ -249,6 +258,8 @@ func (k *pot) points() (int, error) {
 	switch {
 	case err != nil || n == 0:
 		return n, err
+	case n > maxPoints:
+		return 0, k.j.refuse("line %d is too many points, each of which is measured; give up to %d (21 measures every twentieth)", n, maxPoints)
 	case n == 1:
 		return 0, k.j.refuse("line 1 is a single point; give 2 or more (21 measures every twentieth), or 0 for none")
 	case k.base == nil:

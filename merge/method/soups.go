@@ -105,10 +105,27 @@ var Fisher = &Method{
 	Min:   2,
 	Whole: true, Blends: true, Selects: true,
 	Missing: needsAll,
+	Check:   checkFisher,
 	Reads:   1,
 	Params: []Param{
-		{Name: "weight", Kind: Float, PerInput: true, ForBase: true, Default: 1.0, Doc: "factor of this model's information"},
+		{Name: "weight", Kind: Float, PerInput: true, ForBase: true, Default: 1.0, Doc: "factor of this model's information, 0 or more"},
 		{Name: "normalize", Kind: Bool, Default: false, Doc: "divide each model's information by its norm, so that models that fit their data badly do not outweigh others"},
 		{Name: "per_model", Kind: Bool, Default: false, Doc: "the files of held_out: data belong to the models, in their order"},
 	},
+}
+
+// checkFisher refuses weights by which the mean is none: entries are divided by the sum of weights times information.
+func checkFisher(t *Task) error {
+	sum := 0.0
+	for i := range t.Inputs {
+		w, _ := t.InputFloat("weight", i)
+		if w < 0 {
+			return t.Refuse("weight", i, "weight %g of model %d is below 0, and there is no less than no information; use 0 or more", w, i+1)
+		}
+		sum += w
+	}
+	if sum == 0 {
+		return t.Refuse("weight", t.Inputs-1, "the weights of all models are 0; give one of them more")
+	}
+	return nil
 }

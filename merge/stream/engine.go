@@ -318,18 +318,22 @@ func (e *Engine) runJob(s *scheduler, job *Job, feeder *peerFeeder) (err error) 
 // NonFiniteError says that a merged tensor came out with NaN or infinite values.
 type NonFiniteError struct {
 	Tensor string
-	Count  int64
+	Count  int64 // 0: some, and nobody has looked at the inputs
 	Inputs []Source
 	In     string // the input that already holds such values, when one does
 }
 
 // Error renders the message.
 func (e *NonFiniteError) Error() string {
+	const look = "look with `mergekit inspect`, or accept them with --allow-non-finite"
+	if e.Count == 0 {
+		return fmt.Sprintf("%s: merged values are NaN or infinite: a model holds such values, or a parameter makes the method diverge; %s", e.Tensor, look)
+	}
 	from := "the inputs are finite, so a parameter makes the method diverge"
 	if e.In != "" {
 		from = e.In + " already holds such values"
 	}
-	return fmt.Sprintf("%s: %d merged values are NaN or infinite: %s; look with `mergekit inspect`, or accept them with --allow-non-finite", e.Tensor, e.Count, from)
+	return fmt.Sprintf("%s: %d merged values are NaN or infinite: %s; %s", e.Tensor, e.Count, from, look)
 }
 
 var errStopped = errors.New("stopped")
