@@ -310,3 +310,22 @@ func (c *Chunk) wide(x *Node) *Node {
 
 // Wide returns x in float64, for statistics that need exact products.
 func (c *Chunk) Wide(x *Node) *Node { return c.wide(x) }
+
+// NotFinite is the first input that holds NaN or infinite values, -1 if none does.
+func (t *Task) NotFinite() (int, error) {
+	name := func(i int) string { return fmt.Sprintf("not finite.%d", i) }
+	s, err := t.Run(&Kernel{Name: "inputs/not finite", Build: func(c *Chunk) {
+		for i := range c.Inputs {
+			c.Count(name(i), LogicalNot(IsFinite(c.X(i))))
+		}
+	}}, nil)
+	if err != nil {
+		return -1, err
+	}
+	for i := range t.Inputs {
+		if s.Totals[name(i)] > 0 {
+			return i, nil
+		}
+	}
+	return -1, nil
+}

@@ -304,7 +304,11 @@ func (e *Engine) runJob(s *scheduler, job *Job, feeder *peerFeeder) (err error) 
 		return err
 	}
 	if n := job.Task.Reported[method.NonFinite]; n > 0 && !job.AllowNonFinite {
-		return &NonFiniteError{Tensor: job.Task.Name, Count: int64(n), Inputs: job.Inputs}
+		bad := &NonFiniteError{Tensor: job.Task.Name, Count: int64(n), Inputs: job.Inputs}
+		if job.Method != nil {
+			bad.In = notFinite(&job.Task, job.Inputs)
+		}
+		return bad
 	}
 	for _, in := range job.Inputs {
 		in.Release(0, job.Task.N)
@@ -313,6 +317,15 @@ func (e *Engine) runJob(s *scheduler, job *Job, feeder *peerFeeder) (err error) 
 		return e.opts.Finished(job)
 	}
 	return nil
+}
+
+// notFinite names the first input that holds NaN or infinite values already, "" if none does.
+func notFinite(t *method.Task, inputs []Source) string {
+	i, err := t.NotFinite()
+	if err != nil || i < 0 { // the search is a courtesy; that something is wrong is known without it
+		return ""
+	}
+	return inputs[i].String()
 }
 
 // NonFiniteError says that a merged tensor came out with NaN or infinite values.

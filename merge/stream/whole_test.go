@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -116,6 +117,14 @@ func TestWriteNotFinite(t *testing.T) {
 		want := map[tensors.DType]int64{tensors.F32: 1, tensors.F16: 2}[d] // float16 has no 1e20
 		if !errors.As(err, &bad) || bad.Count != want {
 			t.Errorf("%s: %v, want %d values", d, err, want)
+		}
+	}
+	// Who brought the value along is said, where an input did.
+	for in, want := range map[string][]float32{"1 merged values are NaN or infinite: the inputs are finite": {1, 2, 3}, "already holds such values": {1, float32(math.Inf(1)), 3}} {
+		job, _ := wholeJob(3, tensors.F32, func(t *method.Task) error { return t.Write([]float32{1, float32(math.NaN()), 2}) }, stored(t, tensors.F32, make([]float32, 3)), stored(t, tensors.F32, want))
+		var bad *stream.NonFiniteError
+		if err := runJobs(t, stream.Options{}, job); !errors.As(err, &bad) || !strings.Contains(err.Error(), in) {
+			t.Errorf("%v, want %s", err, in)
 		}
 	}
 	job, _ := wholeJob(3, tensors.F32, func(t *method.Task) error { return t.Write(make([]float32, 2)) }, stored(t, tensors.F32, make([]float32, 3)))
