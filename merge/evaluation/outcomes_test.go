@@ -195,11 +195,11 @@ func TestTemperature(t *testing.T) {
 		t.Errorf("temperature %v of rows that are too sure", temperature)
 	}
 	c := o.Calibrate(temperature)
-	if c.LossAfter >= c.LossBefore || c.LossBefore != o.Score().Loss || c.ECEBefore != o.ECE() || c.ECEAfter != o.At(temperature).ECE() || c.Temperature != temperature {
+	if c.LossAfter >= c.LossBefore || float64(c.LossBefore) != o.Score().Loss || float64(c.ECEBefore) != o.ECE() || float64(c.ECEAfter) != o.At(temperature).ECE() || c.Temperature != temperature {
 		t.Errorf("%+v", c)
 	}
 	for _, near := range []float64{temperature * 1.01, temperature / 1.01} {
-		if loss(near) < c.LossAfter {
+		if loss(near) < float64(c.LossAfter) {
 			t.Errorf("the loss at %v is below that at %v", near, temperature)
 		}
 	}

@@ -154,10 +154,12 @@ func (o *Outcomes) brier() float64 {
 	return sum / float64(max(len(o.Logs), 1))
 }
 
-// number is a float that JSON has no form for when it is infinite or no number: it is written as a text then.
-type number float64
+// Number is a float of a report, which may be infinite or no number where a model's outputs are. JSON has no form for those: they are
+// written as texts.
+type Number float64
 
-func (n number) MarshalJSON() ([]byte, error) {
+// MarshalJSON writes a number, or the text NaN, +Inf or -Inf.
+func (n Number) MarshalJSON() ([]byte, error) {
 	f := float64(n)
 	if math.IsNaN(f) || math.IsInf(f, 0) {
 		return json.Marshal(strconv.FormatFloat(f, 'g', -1, 64))
@@ -165,10 +167,11 @@ func (n number) MarshalJSON() ([]byte, error) {
 	return json.Marshal(f)
 }
 
-func (n *number) UnmarshalJSON(data []byte) error {
+// UnmarshalJSON reads what MarshalJSON writes.
+func (n *Number) UnmarshalJSON(data []byte) error {
 	var f float64
 	if err := json.Unmarshal(data, &f); err == nil {
-		*n = number(f)
+		*n = Number(f)
 		return nil
 	}
 	var text string
@@ -179,7 +182,7 @@ func (n *number) UnmarshalJSON(data []byte) error {
 	if err != nil || !(math.IsNaN(f) || math.IsInf(f, 0)) {
 		return fmt.Errorf("%q is no number", text)
 	}
-	*n = number(f)
+	*n = Number(f)
 	return nil
 }
 
@@ -187,23 +190,23 @@ func (n *number) UnmarshalJSON(data []byte) error {
 type scoreJSON struct {
 	Task       string  `json:"task"`
 	Metric     string  `json:"metric"`
-	Value      number  `json:"value"`
+	Value      Number  `json:"value"`
 	Rows       int     `json:"rows"`
 	Tokens     int     `json:"tokens,omitempty"`
-	Loss       number  `json:"loss"`
-	Perplexity *number `json:"perplexity,omitempty"`
-	Accuracy   *number `json:"accuracy,omitempty"`
-	TokenAcc   *number `json:"token_accuracy,omitempty"`
-	MacroF1    *number `json:"macro_f1,omitempty"`
-	Majority   *number `json:"majority,omitempty"`
-	ECE        *number `json:"ece,omitempty"`
-	Brier      *number `json:"brier,omitempty"`
+	Loss       Number  `json:"loss"`
+	Perplexity *Number `json:"perplexity,omitempty"`
+	Accuracy   *Number `json:"accuracy,omitempty"`
+	TokenAcc   *Number `json:"token_accuracy,omitempty"`
+	MacroF1    *Number `json:"macro_f1,omitempty"`
+	Majority   *Number `json:"majority,omitempty"`
+	ECE        *Number `json:"ece,omitempty"`
+	Brier      *Number `json:"brier,omitempty"`
 }
 
 // MarshalJSON writes what was measured.
 func (s Score) MarshalJSON() ([]byte, error) {
-	j := scoreJSON{Task: s.Task, Metric: s.Metric, Value: number(s.Value), Rows: s.Rows, Tokens: s.Tokens, Loss: number(s.Loss)}
-	at := func(x float64) *number { n := number(x); return &n }
+	j := scoreJSON{Task: s.Task, Metric: s.Metric, Value: Number(s.Value), Rows: s.Rows, Tokens: s.Tokens, Loss: Number(s.Loss)}
+	at := func(x float64) *Number { n := Number(x); return &n }
 	if s.Tokens > 0 {
 		j.Perplexity = at(s.Perplexity)
 	}
@@ -222,7 +225,7 @@ func (s *Score) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &j); err != nil {
 		return err
 	}
-	of := func(n *number, without float64) float64 {
+	of := func(n *Number, without float64) float64 {
 		if n == nil {
 			return without
 		}

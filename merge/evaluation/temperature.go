@@ -12,10 +12,10 @@ const (
 // Calibration is what one temperature for all logits changes (Guo et al., 2017): answers stay, probabilities do not.
 type Calibration struct {
 	Temperature float64 `json:"temperature"`
-	LossBefore  float64 `json:"loss_before"` // cross-entropy of the classes or choices
-	LossAfter   float64 `json:"loss_after"`
-	ECEBefore   float64 `json:"ece_before"`
-	ECEAfter    float64 `json:"ece_after"`
+	LossBefore  Number  `json:"loss_before"` // cross-entropy of the classes or choices
+	LossAfter   Number  `json:"loss_after"`
+	ECEBefore   Number  `json:"ece_before"`
+	ECEAfter    Number  `json:"ece_after"`
 }
 
 // Temperature is what logits are divided by to make the cross-entropy of the classes or choices least, from 0.01 to 100; 1 for rows
@@ -104,5 +104,5 @@ func (o *Outcomes) Calibrate(temperature float64) *Calibration {
 		return nil
 	}
 	after := o.At(temperature)
-	return &Calibration{Temperature: temperature, LossBefore: o.classLoss(), LossAfter: after.classLoss(), ECEBefore: o.ECE(), ECEAfter: after.ECE()}
+	return &Calibration{Temperature: temperature, LossBefore: Number(o.classLoss()), LossAfter: Number(after.classLoss()), ECEBefore: Number(o.ECE()), ECEAfter: Number(after.ECE())}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/mergekit/mergekit/internal/gram"
 	"github.com/mergekit/mergekit/merge/align"
+	"github.com/mergekit/mergekit/merge/evaluation"
 )
 
 // Angles are the angles, in degrees, between the ways that ingredients went from a common origin. Soups gain the more the closer these
@@ -13,10 +14,10 @@ import (
 type Angles struct {
 	// Origin is the base model's name, "" for the mean of the ingredients: then the ways add up to nothing, and k ingredients without
 	// anything in common have arccos(-1/(k-1)) between them, 90 degrees only for many.
-	Origin  string      `json:"origin,omitempty"`
-	Degrees [][]float64 `json:"degrees"` // by pairs of ingredients
-	Lengths []float64   `json:"lengths"` // of the ways
-	Mean    float64     `json:"mean"`    // over the pairs
+	Origin  string                `json:"origin,omitempty"`
+	Degrees [][]evaluation.Number `json:"degrees"` // by pairs of ingredients
+	Lengths []evaluation.Number   `json:"lengths"` // of the ways
+	Mean    evaluation.Number     `json:"mean"`    // over the pairs
 }
 
 // FindAngles measures all pairs, reading every tensor once. base may be nil.
@@ -66,16 +67,16 @@ func FindAngles(ctx context.Context, e *gram.Engine, s *Set, base *Ingredient) (
 	if base != nil {
 		a.Origin = base.Name
 	}
-	pairs := 0.0
+	pairs := evaluation.Number(0)
 	for i := range k {
-		a.Lengths = append(a.Lengths, math.Sqrt(products[i*k+i]))
-		row := make([]float64, k)
+		a.Lengths = append(a.Lengths, evaluation.Number(math.Sqrt(products[i*k+i])))
+		row := make([]evaluation.Number, k)
 		for j := range k {
 			norm := math.Sqrt(products[i*k+i] * products[j*k+j])
 			if i == j || norm == 0 {
 				continue
 			}
-			row[j] = 180 / math.Pi * math.Acos(max(-1, min(1, products[i*k+j]/norm)))
+			row[j] = evaluation.Number(180 / math.Pi * math.Acos(max(-1, min(1, products[i*k+j]/norm))))
 			if j < i {
 				a.Mean += row[j]
 				pairs++

@@ -43,11 +43,11 @@ type Single struct {
 
 // Step is an ingredient that was tried.
 type Step struct {
-	Name     string  `json:"name"`
-	Before   float64 `json:"before"` // the soup's score
-	Value    float64 `json:"value"`  // with the ingredient
-	Chance   float64 `json:"chance"` // share of bootstrap samples without a gain; only with min_gain: 1se
-	Accepted bool    `json:"accepted"`
+	Name     string            `json:"name"`
+	Before   evaluation.Number `json:"before"` // the soup's score
+	Value    evaluation.Number `json:"value"`  // with the ingredient
+	Chance   float64           `json:"chance"` // share of bootstrap samples without a gain; only with min_gain: 1se
+	Accepted bool              `json:"accepted"`
 }
 
 // Weight is how much of an ingredient a soup has.
@@ -122,7 +122,7 @@ func MakeGreedy(ctx context.Context, m *Meter, o GreedyOptions) (*Greedy, error)
 			if err != nil {
 				return nil, fmt.Errorf("a soup with %s: %w", m.Set.List[i].Name, err)
 			}
-			step := Step{Name: m.Set.List[i].Name, Before: g.Score.Value, Value: s.Value}
+			step := Step{Name: m.Set.List[i].Name, Before: evaluation.Number(g.Score.Value), Value: evaluation.Number(s.Value)}
 			step.Accepted = s.Value >= g.Score.Value+o.MinGain && (!o.Strict || s.Value > g.Score.Value)
 			if o.Sure && step.Accepted {
 				if step.Chance, err = sure.chance(ctx, CountShare(g.Counts), CountShare(counts)); err != nil {

@@ -344,12 +344,12 @@ func TestAngles(t *testing.T) {
 	want := [][]float64{{0, 0, 180, 90}, {0, 0, 180, 90}, {180, 180, 0, 90}, {90, 90, 90, 0}}
 	for i := range want {
 		for k := range want {
-			if math.Abs(a.Degrees[i][k]-want[i][k]) > 1e-5 {
+			if math.Abs(float64(a.Degrees[i][k])-want[i][k]) > 1e-5 {
 				t.Errorf("%d and %d: %v, want %v", i, k, a.Degrees[i][k], want[i][k])
 			}
 		}
 	}
-	if math.Abs(a.Mean-(0+180+180+90*3)/6.0) > 1e-6 || math.Abs(a.Lengths[3]-3) > 1e-6 || a.Origin != "base" {
+	if math.Abs(float64(a.Mean)-(0+180+180+90*3)/6.0) > 1e-6 || math.Abs(float64(a.Lengths[3])-3) > 1e-6 || a.Origin != "base" {
 		t.Errorf("%+v", a)
 	}
 	two := numbers(t, tensors.F32, []float32{1, 5}, []float32{3, 2})

@@ -431,7 +431,7 @@ func TestLearn(t *testing.T) {
 	if len(want.Epochs) != 7 || !(taken.Score.Value >= first.Score.Value) || !(want.Epochs[6].Calibrated < first.Calibrated) {
 		t.Errorf("epochs %s", text(t, want.Epochs))
 	}
-	if first.Temperature == 1 || !(first.Calibrated <= first.Score.Loss) {
+	if first.Temperature == 1 || !(float64(first.Calibrated) <= first.Score.Loss) {
 		t.Errorf("no temperature: %s", text(t, first))
 	}
 	sum := 0.0

@@ -20,8 +20,8 @@ type Line struct {
 
 // Point is a model on the way: base + At times (soup - base).
 type Point struct {
-	At    float64 `json:"at"`
-	Value float64 `json:"value"`
+	At    float64           `json:"at"`
+	Value evaluation.Number `json:"value"`
 }
 
 // MakeLine measures points on the line from the base, the meter's last ingredient, to the soup that share makes of the others. The best
@@ -49,7 +49,7 @@ func MakeLine(ctx context.Context, m *Meter, share func(tensor string) Share, id
 		if m.Measured != nil {
 			m.Measured(fmt.Sprintf("%.3g of the way", t), known)
 		}
-		l.Points = append(l.Points, Point{t, score.Value})
+		l.Points = append(l.Points, Point{t, evaluation.Number(score.Value)})
 		if l.Score == nil || compare(score.Value, l.Score.Value) >= 0 {
 			l.Taken, l.Score, l.Mix = t, score, mix
 		}

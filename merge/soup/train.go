@@ -50,7 +50,7 @@ func (s *State) Clone() State {
 type Epoch struct {
 	Epoch       int               `json:"epoch"`
 	Temperature float64           `json:"temperature"`
-	Calibrated  float64           `json:"calibrated_loss"` // at the temperature
+	Calibrated  evaluation.Number `json:"calibrated_loss"` // at the temperature
 	Score       *evaluation.Score `json:"score"`
 }
 
@@ -198,11 +198,11 @@ func (b *Blend) measure(ctx context.Context, l Learner, epoch int, temperature b
 		return nil, err
 	}
 	e := &Epoch{Epoch: epoch, Temperature: 1, Score: out.Score()}
-	e.Calibrated = e.Score.Loss
+	e.Calibrated = evaluation.Number(e.Score.Loss)
 	// Choices of text are learned by the loss of their tokens, of which the temperature of the choices says nothing.
 	if temperature && out.Logs != nil && out.Targets == nil {
 		if t := out.Temperature(); t > 0 && !math.IsInf(t, 0) {
-			e.Temperature, e.Calibrated = t, out.At(t).Score().Loss
+			e.Temperature, e.Calibrated = t, evaluation.Number(out.At(t).Score().Loss)
 		}
 	}
 	return e, nil
