@@ -99,7 +99,7 @@ func (j *job) refused(err error) error {
 	var input *model.InputError
 	switch {
 	case errors.As(err, &input) && input.File == "":
-		return j.refuse("%s", input.Msg)
+		return j.refuse("%s", err) // with the name of the model, where there is one
 	case errors.Is(err, ridge.ErrNotFinite), errors.Is(err, ridge.ErrSingular):
 		return j.refuse("%s", err)
 	}
