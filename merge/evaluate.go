@@ -146,6 +146,7 @@ func (j *job) prepareEvaluation(ctx context.Context) error {
 	if err := v.apart(); err != nil {
 		return err
 	}
+	v.calibrated()
 	if e.Flips || e.Ensemble {
 		if err := v.checkParents(ctx); err != nil {
 			return err
@@ -232,7 +233,39 @@ func (v *evaluator) apart() error {
 			}
 		}
 	}
+	return v.sharedRows()
+}
+
+// sharedRows refuses rows that are reported and are all held out, in whatever file and order, and tells of some that are.
+func (v *evaluator) sharedRows() error {
+	r, held, report := v.j.p.Recipe, v.judges[0], v.judges[1]
+	switch n := evaluation.Shared(held, report); {
+	case n == report.Rows():
+		return &InputError{&recipe.Error{File: r.File, Pos: v.sets[1].DataPos, Msg: fmt.Sprintf("report: all of its %d rows are held out too, in another order or file; report other rows, or what was chosen on them looks better than it is", n)}}
+	case n > 0:
+		v.j.p.Warnings = append(v.j.p.Warnings, fmt.Sprintf("evaluate: %d of the %d rows of report are held out too: what is chosen on them looks better there than it is", n, report.Rows()))
+	}
 	return nil
+}
+
+// calibrated tells of data that is reported and that calibration reads.
+func (v *evaluator) calibrated() {
+	r := v.j.p.Recipe
+	if r.Calibration == nil || r.Evaluate.Report == nil {
+		return
+	}
+	fitted := map[string]string{}
+	for _, file := range r.Calibration.Data {
+		if sum, err := tensors.SHA256(v.j.p.Resolve(file)); err == nil { // what cannot be read shows where it is needed
+			fitted[sum] = file
+		}
+	}
+	for _, file := range r.Evaluate.Report.Data {
+		sum, err := tensors.SHA256(v.j.p.Resolve(file))
+		if other, ok := fitted[sum]; ok && err == nil {
+			v.j.p.Warnings = append(v.j.p.Warnings, fmt.Sprintf("evaluate: report has the content of %s, which calibration reads: what is fitted there may look better on it than it is", other))
+		}
+	}
 }
 
 // evaluate measures the output that a writer holds, complete but for its side files, and its parents where the recipe asks for them.

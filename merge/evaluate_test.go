@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -220,7 +221,10 @@ func TestEvaluateRefused(t *testing.T) {
 	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
 		unlabelled.WriteString(line[:strings.LastIndex(line, ",")] + "\n")
 	}
-	if err := errors.Join(os.WriteFile(twin, text, 0o666), os.WriteFile(bare, []byte(unlabelled.String()), 0o666)); err != nil {
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	slices.Reverse(lines)
+	turned := filepath.Join(dir, "turned.csv")
+	if err := errors.Join(os.WriteFile(twin, text, 0o666), os.WriteFile(turned, []byte(strings.Join(lines[:len(lines)-1], "\n")), 0o666), os.WriteFile(bare, []byte(unlabelled.String()), 0o666)); err != nil {
 		t.Fatal(err)
 	}
 	other := filepath.Join(dir, "values")
@@ -239,6 +243,7 @@ func TestEvaluateRefused(t *testing.T) {
 	}
 	for what, c := range map[string]struct{ evaluate, want string }{
 		"the same rows":            {"{held_out: " + heldOut + ", report: " + twin + "}", "has the content of"},
+		"the same rows, turned":    {"{held_out: " + heldOut + ", report: " + turned + "}", "are held out too, in another order or file"},
 		"temperature without data": {"{report: " + heldOut + ", temperature: true}", "temperature: it is fitted on held_out"},
 		"no labels":                {"{held_out: " + bare + "}", "has no labels"},
 		"no file":                  {"{held_out: " + filepath.Join(dir, "none.csv") + "}", "none.csv"},

@@ -75,7 +75,8 @@ type searcher struct {
 	p     *plan.Plan
 	out   string
 	o     Options
-	dirs  string // trials are merged below
+	dirs  string       // trials are merged below
+	tidy  func() error // removes what a kill has left there, once
 	dims  []search.Dimension
 	cache *evaluation.Cache
 
@@ -120,7 +121,15 @@ func searchRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) 
 	if err != nil {
 		return nil, err
 	}
-	s := &searcher{r: r, p: p, out: out, o: o, dirs: dirs}
+	quiet := o
+	quiet.Warn = nil                                                                // the merge with the best values tells
+	if err := (&job{p: p, out: out, o: quiet}).prepareEvaluation(ctx); err != nil { // what is wrong with report shows before the trials
+		return nil, err
+	}
+	s := &searcher{r: r, p: p, out: out, o: o, dirs: dirs, tidy: func() error { return nil }}
+	if !r.Search.Keep {
+		s.tidy = sync.OnceValue(func() error { return os.RemoveAll(dirs) })
+	}
 	best, report, err := s.run(ctx, journal)
 	if err != nil {
 		return nil, err
@@ -165,11 +174,6 @@ func searchPlaces(out string, o Options, s *recipe.Search) (journal, dirs string
 	if s.Keep && !o.Resume {
 		if _, err := os.Lstat(dirs); err == nil {
 			return "", "", &tensors.FormatError{File: dirs, Msg: "exists, and the search is to keep its trials there", Hint: "remove it, or finish the search that made it with --resume"}
-		}
-	}
-	if !s.Keep { // what a kill has left
-		if err := os.RemoveAll(dirs); err != nil {
-			return "", "", err
 		}
 	}
 	return journal, dirs, os.MkdirAll(filepath.Dir(journal), 0o777)
@@ -253,7 +257,7 @@ func formatValue(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) 
 func (s *searcher) key() string {
 	h := sha256.New()
 	spec := s.r.Search
-	fmt.Fprintf(h, "search 1|%s|%s|%s|%s|%s|%v|", s.o.Version, fingerprint(s.p, nil, s.o), s.r.Evaluate.HeldOut.Fingerprint(), s.judge.Digest(), s.device.Name(), s.o.AllowNonFinite)
+	fmt.Fprintf(h, "search 1|%s|%s|%s|%s|%s|%v|", s.o.Version, fingerprint(s.p, nil, s.o), s.r.Evaluate.HeldOut.Fingerprint(), s.judge.Digest(), s.device.Description(), s.o.AllowNonFinite)
 	fmt.Fprintf(h, "%s|%d|%v|", spec.Method, spec.Seed, spec.Sigma)
 	for _, d := range s.dims {
 		fmt.Fprintf(h, "%q %v %v %v %t %t|", d.Name, d.Low, d.High, d.Start, d.Log, d.Whole)
@@ -295,6 +299,9 @@ func (s *searcher) trial(ctx context.Context, _, number int, values []float64) (
 		o.MaxMemory = DefaultMaxMemory()
 	}
 	o.MaxMemory /= int64(parallel)
+	if err := s.tidy(); err != nil { // not before the first trial: only who has the journal may touch its trials
+		return nil, err
+	}
 	dir := filepath.Join(s.dirs, fmt.Sprintf("%04d", number))
 	if err := os.MkdirAll(s.dirs, 0o777); err != nil {
 		return nil, err

@@ -416,4 +416,48 @@ func TestSearchRefused(t *testing.T) {
 		!strings.Contains(err.Error(), "none.csv") {
 		t.Errorf("got %v", err)
 	}
+	// Data that is reported and held out shows before the first trial, though trials do not measure it.
+	text, heldOut := searched(t, "6", "")
+	rows, err := os.ReadFile(heldOut)
+	if err != nil {
+		t.Fatal(err)
+	}
+	twin := filepath.Join(t.TempDir(), "test.csv")
+	if err := os.WriteFile(twin, rows, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	_, err = mergeText(t, strings.Replace(text, "{held_out: ", "{report: "+twin+", held_out: ", 1), out, merge.Options{Trial: func(merge.SearchTrial) { t.Error("a trial was made") }})
+	if err == nil || !strings.Contains(err.Error(), "report: ") || !strings.Contains(err.Error(), "is held out") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestSearchApart: who does not get the journal of a search that runs leaves its trials alone.
+func TestSearchApart(t *testing.T) {
+	text, _ := searched(t, "3", "")
+	out := filepath.Join(t.TempDir(), "out")
+	marker := filepath.Join(filepath.Dir(out), ".out.search", "marker")
+	tried := false
+	_, err := mergeText(t, text, out, merge.Options{Trial: func(merge.SearchTrial) {
+		if tried {
+			return
+		}
+		tried = true
+		if err := errors.Join(os.MkdirAll(filepath.Dir(marker), 0o777), os.WriteFile(marker, nil, 0o666)); err != nil {
+			t.Error(err)
+		}
+		if _, err := mergeText(t, text, out, merge.Options{Resume: true}); err == nil || !strings.Contains(err.Error(), "another process is searching there") {
+			t.Errorf("a second search: %v", err)
+		}
+		if _, err := os.Stat(marker); err != nil {
+			t.Errorf("the trials of the first: %v", err)
+		}
+	}})
+	if err != nil || !tried {
+		t.Error(err, tried)
+	}
+	if _, err := os.Stat(filepath.Dir(marker)); err == nil {
+		t.Error("the directory of the trials is left")
+	}
 }

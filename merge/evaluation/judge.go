@@ -9,8 +9,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/gomlx/compute"
 
@@ -64,6 +66,8 @@ type Judge struct {
 // subject is a kind of models with the rows that they are measured on.
 type subject interface {
 	rows() int
+	// identity tells a row from others by all that it gives the model and asks for.
+	identity(row int) [sha256.Size]byte
 	// fill gives the model on the device these weights; it loads the model at the first call.
 	fill(ctx context.Context, w align.Weights) error
 	// outcomes measures the model on the device.
@@ -149,7 +153,13 @@ func digest(config []byte, dir string, j *Judge) (string, error) {
 	if model.IsPlain(config) {
 		return hex.EncodeToString(h.Sum(nil)), nil
 	}
-	for _, name := range []string{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"} {
+	names := []string{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json"}
+	const more = "additional_chat_templates"
+	templates, _ := os.ReadDir(filepath.Join(dir, more)) // sorted; where there is none, none is read
+	for _, t := range templates {
+		names = append(names, filepath.Join(more, t.Name()))
+	}
+	for _, name := range names {
 		f, err := os.Open(filepath.Join(dir, name))
 		if err != nil {
 			continue // what is missing is not read
@@ -186,11 +196,26 @@ func (j *Judge) Files() []string { return j.o.Data.Files }
 func (j *Judge) Key(content string) string {
 	kind := ""
 	if j.o.Backend != nil {
-		kind = j.o.Backend.Name()
+		kind = j.o.Backend.Description() // with the plugin: XLA has one name on processors and on accelerators
 	}
-	sum := sha256.Sum256([]byte(strings.Join([]string{content, j.digest, kind}, "|")))
+	sum := sha256.Sum256([]byte(strings.Join([]string{content, j.digest, kind, program()}, "|")))
 	return hex.EncodeToString(sum[:])
 }
+
+// program identifies what computed a score, so that another build of this program measures anew.
+var program = sync.OnceValue(func() string {
+	b, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	id := []string{b.Main.Version}
+	for _, s := range b.Settings {
+		if s.Key == "vcs.revision" || s.Key == "vcs.modified" {
+			id = append(id, s.Value)
+		}
+	}
+	return strings.Join(id, " ")
+})
 
 // Score measures weights. The first call loads the model; later ones refill it.
 func (j *Judge) Score(ctx context.Context, w align.Weights) (*Score, error) {

@@ -238,8 +238,12 @@ func (m *making) open(ctx context.Context) error {
 			return err
 		}
 		for _, s := range m.sets {
-			if s.judge.Digest() == j.Digest() {
-				return bad("%s and %s are the same rows; what is measured on must not be what was learned from or chosen by", strings.ReplaceAll(s.name, "_", "-"), strings.ReplaceAll(x.name, "_", "-"))
+			earlier, later := strings.ReplaceAll(s.name, "_", "-"), strings.ReplaceAll(x.name, "_", "-")
+			switch n := evaluation.Shared(s.judge, j); {
+			case n == j.Rows():
+				return bad("%s and %s are the same rows; what is measured on must not be what was learned from or chosen by", earlier, later)
+			case n > 0:
+				m.r.Notes = append(m.r.Notes, fmt.Sprintf("%d of the %d rows of %s are in %s too, so that it looks better on them than it is", n, j.Rows(), later, earlier))
 			}
 		}
 		m.sets = append(m.sets, set{x.name, j})
@@ -319,8 +323,9 @@ func (m *making) measure(ctx context.Context) error {
 			}
 		}
 		if gain := one.Tuned.Value - one.Base.Value; gain > 0 && !math.IsInf(gain, 0) {
-			kept := (one.Graft.Value - one.Base.Value) / gain
-			one.Kept = &kept
+			if kept := (one.Graft.Value - one.Base.Value) / gain; !math.IsInf(kept, 0) {
+				one.Kept = &kept
+			}
 		}
 		m.r.Measured = append(m.r.Measured, one)
 	}

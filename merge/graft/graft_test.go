@@ -318,6 +318,10 @@ func TestRefuses(t *testing.T) {
 	}
 	infinite["mid.bias"].Data[3] = float32(math.Inf(1))
 	endless := saveDigits(t, filepath.Join(dir, "infinite"), infinite)
+	renamed := filepath.Join(dir, "renamed"+filepath.Ext(d.train))
+	if rows, err := os.ReadFile(d.train); err != nil || os.WriteFile(renamed, rows, 0o666) != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		change func(*Options)
 		want   string
@@ -334,6 +338,7 @@ func TestRefuses(t *testing.T) {
 		"all out":   {func(o *Options) { o.Exclude = "*" }, "no tensor that a mask"},
 		"whole":     {func(o *Options) { o.Whole = []string{"head.*"} }, "no tensor to take over"},
 		"same rows": {func(o *Options) { o.HeldOut = measuredOn(d.train) }, "same rows"},
+		"renamed":   {func(o *Options) { o.HeldOut = measuredOn(renamed) }, "same rows"},
 		"same test": {func(o *Options) { o.HeldOut, o.Test = measuredOn(d.held), measuredOn(d.held) }, "same rows"},
 		"no config": {func(o *Options) { o.Config = nil }, "config.json"},
 		"no file":   {func(o *Options) { o.Data = measuredOn(filepath.Join(dir, "none.csv")) }, "none.csv"},
