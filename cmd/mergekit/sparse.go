@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -158,6 +159,10 @@ func (o *sparseFlags) parts(paths []string) (list []*files.File, parts []sparse.
 	}
 	parts = sparse.Parts(list)
 	for i, w := range o.weights {
+		if math.IsNaN(w) || math.IsInf(w, 0) {
+			sparse.CloseAll(list)
+			return nil, nil, usageError{fmt.Errorf("--weights: %v is no number to multiply by", w)}
+		}
 		parts[i].Weight = w
 	}
 	return list, parts, nil

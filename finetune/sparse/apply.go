@@ -44,12 +44,18 @@ func Apply(ctx context.Context, dir, out string, parts []Part, o ApplyOptions) (
 	if o.OnOverlap == "" {
 		o.OnOverlap = Sum
 	}
+	if tensors.SameDir(dir, out) {
+		return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of the checkpoint", Hint: "choose another output directory"}
+	}
 	c, err := tensors.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
 	origin := o.Origin
+	if origin != nil && tensors.SameDir(origin.Path(), out) {
+		return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of the base", Hint: "choose another output directory"}
+	}
 	if origin == nil {
 		origin = c
 	}

@@ -65,6 +65,9 @@ func Extract(base, tuned *tensors.Checkpoint, out string, o ExtractOptions) (*Ex
 		}
 		for i := range x {
 			x[i] = float32(math.Abs(float64(x[i] - b[i])))
+			if math.IsNaN(float64(x[i])) || math.IsInf(float64(x[i]), 0) {
+				return &tensors.FormatError{File: tuned.Path(), Tensor: name, Msg: fmt.Sprintf("differs from the base by %v at element %d, which has no rank", x[i], i), Hint: "leave the tensor out with --exclude, or give another checkpoint"}
+			}
 		}
 		if done++; o.Progress != nil {
 			o.Progress(done, total)

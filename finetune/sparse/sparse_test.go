@@ -369,6 +369,19 @@ func TestRefusals(t *testing.T) {
 			_, err := Compose(out(), []Part{part(w.paths[0]), part(wrong)}, ComposeOptions{})
 			return err
 		},
+		"the output is the directory of the checkpoint": func() error {
+			_, err := Apply(context.Background(), w.base, w.base, w.parts(t, 1), ApplyOptions{Force: true})
+			return err
+		},
+		"norm.weight: differs from the base by NaN at element 2": func() error {
+			broken := map[string][]float32{}
+			for name, x := range w.values {
+				broken[name] = slices.Clone(x)
+			}
+			broken["norm.weight"][2] = float32(math.NaN())
+			_, err := Extract(open(t, w.base), open(t, checkpoint(t, tensors.F32, broken, shapes)), out(), ExtractOptions{Count: 1})
+			return err
+		},
 		"end the name of a sparse difference": func() error { _, err := Compose("x.bin", w.parts(t, 1), ComposeOptions{}); return err },
 	} {
 		err := do()
