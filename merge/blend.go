@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/mergekit/mergekit/internal/memory"
@@ -71,9 +69,6 @@ func (j *job) mergeBlend(ctx context.Context, start time.Time, watch *memory.Wat
 	}
 	p.Warnings = append(p.Warnings, made.notes...) // for the model card
 	j.chosen = made.digest
-	if j.o.Started != nil {
-		j.o.Started(p.BytesWritten())
-	}
 	s, err := j.commit(ctx, nil, func(w *tensors.Writer) (s *Summary, err error) {
 		if j.maps != nil {
 			if err := j.maps.save(p, w, j.o); err != nil {
@@ -215,140 +210,90 @@ func (w *ingredient) ReadAt(name string, dst []float32, off int64) error {
 // blendElems is how many elements of a tensor are written at a time.
 const blendElems = 1 << 18
 
-// writeBlend streams tensors into the output, several at a time.
+// writeBlend streams tensors into the output, several pieces at a time.
 func (j *job) writeBlend(ctx context.Context, w *tensors.Writer, values align.Weights) (*Summary, error) {
 	s := &Summary{Method: j.p.Method.Name, Backend: j.o.Backend.Description(), Tensors: len(j.p.Outputs()), Elements: j.p.Elements(), Read: j.p.BytesRead(), Written: j.p.BytesWritten()}
-	type piece struct {
-		task  *plan.Task
-		k, at int // among the task's pieces, and in the writer
+	type output struct {
+		task *plan.Task
+		k    int // among the task's pieces
 	}
-	var list []piece
-	n := 0
+	var list []output
 	for _, t := range j.p.Tasks {
 		for k := range t.Pieces {
-			if w.Done(n) {
+			if w.Done(len(list)) {
 				s.Resumed++
-			} else {
-				list = append(list, piece{t, k, n})
 			}
-			n++
+			list = append(list, output{t, k})
 		}
 	}
-	threads := j.o.Threads
-	if threads <= 0 {
-		threads = runtime.GOMAXPROCS(0)
-	}
-	var next atomic.Int64
-	var failed atomic.Bool
-	errs := make([]error, len(list))
-	var wg sync.WaitGroup
-	for range min(threads, len(list)) {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for !failed.Load() {
-				i := int(next.Add(1)) - 1
-				if i >= len(list) {
-					return
+	return s, w.Fill(ctx, tensors.Filling{Threads: j.o.Threads, Started: j.o.Started, Written: j.o.Written,
+		Cut: func(i int) tensors.Pieces {
+			return tensors.Pieces{Units: list[i].task.Pieces[list[i].k].Elems(), Step: blendElems}
+		},
+		Worker: func() func(i int, lo, hi int64) (int64, error) {
+			var x []float32
+			var buffers [2][]byte
+			return func(i int, lo, hi int64) (int64, error) {
+				t, k := list[i].task, list[i].k
+				size := int(hi-lo) * t.Pieces[k].DType.Size()
+				for b := range buffers {
+					buffers[b] = slices.Grow(buffers[b][:0], size)[:size]
 				}
-				one := list[i]
-				if one.task.Copy {
-					errs[i] = j.copyPiece(ctx, w, one.task, one.k, one.at)
+				var part []byte
+				var err error
+				if t.Copy {
+					part, err = j.copied(t, k, lo, hi-lo, buffers)
 				} else {
-					errs[i] = j.writePiece(ctx, w, one.task.Pieces[one.k], one.at, values)
+					x = slices.Grow(x[:0], int(hi-lo))[:hi-lo]
+					part, err = j.computed(t.Pieces[k], values, lo, x, buffers[0])
 				}
-				if errs[i] == nil {
-					errs[i] = w.Finish(one.at)
+				if err != nil {
+					return 0, err
 				}
-				if errs[i] != nil {
-					failed.Store(true)
-				}
+				return int64(len(part)), w.WriteAt(i, part, lo*int64(t.Pieces[k].DType.Size()))
 			}
-		}()
+		}})
+}
+
+// computed are elements of a tensor from lo on, as the output has them, in b; x is as long.
+func (j *job) computed(info tensors.Info, values align.Weights, lo int64, x []float32, b []byte) ([]byte, error) {
+	if err := align.ReadAt(values, info.Name, x, lo); err != nil {
+		return nil, err
 	}
-	wg.Wait()
-	for _, err := range errs { // the first in the plan's order
+	if !j.o.AllowNonFinite {
+		for _, v := range x {
+			if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
+				return nil, &stream.NonFiniteError{Tensor: info.Name}
+			}
+		}
+	}
+	if err := tensors.EncodeFloat32(b, info.DType, x); err != nil {
+		return nil, fmt.Errorf("%s: %w", info.Name, err)
+	}
+	return b, nil
+}
+
+// copied are n elements from lo on of a tensor that is no float: they must be the same in all models. Both buffers hold as many.
+func (j *job) copied(t *plan.Task, k int, lo, n int64, buffers [2][]byte) ([]byte, error) {
+	read := func(in plan.Input, buffer []byte) ([]byte, error) {
+		src, err := modelSource(in.Model, in.Pieces[k])
 		if err != nil {
 			return nil, err
 		}
+		return src.Bytes(lo, n, buffer)
 	}
-	return s, nil
-}
-
-// writePiece computes a tensor and writes it, part by part.
-func (j *job) writePiece(ctx context.Context, w *tensors.Writer, info tensors.Info, at int, values align.Weights) error {
-	n := int(min(blendElems, info.Elems()))
-	x, b := make([]float32, n), make([]byte, n*info.DType.Size())
-	for off := int64(0); off < info.Elems(); off += int64(n) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n = int(min(blendElems, info.Elems()-off))
-		if err := align.ReadAt(values, info.Name, x[:n], off); err != nil {
-			return err
-		}
-		if !j.o.AllowNonFinite {
-			for _, v := range x[:n] {
-				if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
-					return &stream.NonFiniteError{Tensor: info.Name}
-				}
-			}
-		}
-		part := b[:n*info.DType.Size()]
-		if err := tensors.EncodeFloat32(part, info.DType, x[:n]); err != nil {
-			return fmt.Errorf("%s: %w", info.Name, err)
-		}
-		if err := w.WriteAt(at, part, off*int64(info.DType.Size())); err != nil {
-			return err
-		}
-		if j.o.Written != nil {
-			j.o.Written(int64(len(part)))
-		}
+	first, err := read(t.Inputs[0], buffers[0])
+	if err != nil || !t.Check {
+		return first, err
 	}
-	return nil
-}
-
-// copyPiece copies a tensor that is no float: it must be the same in all models.
-func (j *job) copyPiece(ctx context.Context, w *tensors.Writer, t *plan.Task, k, at int) error {
-	info := t.Pieces[k]
-	size := int64(info.DType.Size())
-	first, err := modelSource(t.Inputs[0].Model, t.Inputs[0].Pieces[k])
-	if err != nil {
-		return err
-	}
-	n := min(int64(blendElems), info.Elems())
-	scratch, other := make([]byte, n*size), make([]byte, n*size)
-	for off := int64(0); off < info.Elems(); off += n {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n = min(n, info.Elems()-off)
-		b, err := first.Bytes(off, n, scratch)
+	for _, in := range t.Inputs[1:] {
+		other, err := read(in, buffers[1])
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for _, in := range t.Inputs[1:] {
-			if !t.Check {
-				break
-			}
-			src, err := modelSource(in.Model, in.Pieces[k])
-			if err != nil {
-				return err
-			}
-			c, err := src.Bytes(off, n, other)
-			if err != nil {
-				return err
-			}
-			if !bytes.Equal(b, c) {
-				return &InputError{fmt.Errorf("%s: %s and %s differ; a buffer that is not floating point must be the same in all models", info.Name, t.Inputs[0].Model.Name(), in.Model.Name())}
-			}
-		}
-		if err := w.WriteAt(at, b, off*size); err != nil {
-			return err
-		}
-		if j.o.Written != nil {
-			j.o.Written(int64(len(b)))
+		if !bytes.Equal(first, other) {
+			return nil, &InputError{fmt.Errorf("%s: %s and %s differ; a buffer that is not floating point must be the same in all models", t.Pieces[k].Name, t.Inputs[0].Model.Name(), in.Model.Name())}
 		}
 	}
-	return nil
+	return first, nil
 }
