@@ -82,3 +82,21 @@ func TestSoupsOfDiverged(t *testing.T) {
 		t.Errorf("a learned soup: %v", err)
 	}
 }
+
+// TestPartialBytes: types of less than a byte are refused before anything is written.
+func TestPartialBytes(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		infos := []tensors.Info{{Name: "last.weight", DType: tensors.F32, Shape: []int{1, 1}}, {Name: "last.bias", DType: tensors.F32, Shape: []int{1}}, {Name: "codes", DType: tensors.F4, Shape: []int{4}}}
+		config := `{"model_type": "mlp", "input_shape": [1], "loss": "mse", "layers": [{"type": "linear", "name": "last", "out": 1}]}`
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, name), 0o777), os.WriteFile(filepath.Join(dir, name, "config.json"), []byte(config), 0o666),
+			tensors.SaveFile(filepath.Join(dir, name, "model.safetensors"), infos, [][]byte{{0, 0, 128, 63}, {0, 0, 0, 0}, {0x12, 0x34}}, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := mergeText(t, "merge_method: uniform_soup\nmodels: [{model: "+dir+"/a}, {model: "+dir+"/b}]\n", filepath.Join(dir, "out"), merge.Options{})
+	var input *merge.InputError
+	if !errors.As(err, &input) || !strings.Contains(err.Error(), "codes: holds values of less than a byte (F4)") {
+		t.Error(err)
+	}
+}

@@ -194,6 +194,11 @@ func (b *builder) matchShape(t *Task, info tensors.Info, m *Model, w arch.Weight
 	return fmt.Errorf("%s: %v in %s, %v in %s: %s", info.Name, t.Shape, t.Inputs[0].Model.Name(), info.Shape, m.Name(), hint)
 }
 
+// partial refuses values of less than a byte, of which no part can be copied.
+func partial(name string, dtype tensors.DType) error {
+	return fmt.Errorf("%s: holds values of less than a byte (%s), which merges do not read; convert it first", name, dtype)
+}
+
 // finish decides dtypes, parameters and what to do about inputs that lack the tensor.
 func (b *builder) finish(t *Task, p *place, w arch.Weight, missing []string) error {
 	floats := 0
@@ -213,6 +218,9 @@ func (b *builder) finish(t *Task, p *place, w arch.Weight, missing []string) err
 			if in.DType != t.DType {
 				return fmt.Errorf("%s: %s in %s and %s in %s: a buffer that is not floating point must be the same in all models", t.Name, t.DType, t.Inputs[0].Model.Name(), in.DType, in.Model.Name())
 			}
+		}
+		if t.DType.Size() == 0 {
+			return partial(t.Name, t.DType)
 		}
 		b.add(t)
 		return nil
@@ -351,6 +359,9 @@ func (b *builder) undescribed() error {
 		if m == b.Donor && b.Options.KeepUndescribed {
 			for _, n := range left {
 				info, _ := m.Lookup(n)
+				if info.DType.Size() == 0 {
+					return partial(n, info.DType)
+				}
 				b.add(&Task{Name: n, Shape: info.Shape, Base: -1, Copy: true, DType: info.DType, D: info.DType, Inputs: []Input{{Model: m, Pieces: []string{n}, DType: info.DType}}})
 			}
 			continue
