@@ -159,7 +159,7 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 		return nil, err
 	}
 	if o.Report != "" {
-		if err := checkReport(o.Report, out, o.Force); err != nil {
+		if err := CheckReport(o.Report, out, o.Force); err != nil {
 			return nil, err
 		}
 		o.survey = newSurvey(p)

@@ -19,9 +19,9 @@ import (
 
 // A report is a page about what a merge did. What it shows is gathered while tensors are merged, and only for it.
 
-// checkReport sees, before any weight is read, that the page can be written. It replaces nothing but with force, and then nothing that
-// has not the name of a page.
-func checkReport(path, out string, force bool) error {
+// CheckReport sees, before any weight is read, that a page about what out holds can be written. It replaces nothing but with force, and
+// then nothing that has not the name of a page.
+func CheckReport(path, out string, force bool) error {
 	bad := func(msg, hint string) error {
 		return &tensors.FormatError{File: path, Msg: msg, Hint: hint}
 	}

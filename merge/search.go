@@ -113,7 +113,7 @@ func searchRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) 
 		return nil, err
 	}
 	if o.Report != "" {
-		if err := checkReport(o.Report, out, o.Force); err != nil {
+		if err := CheckReport(o.Report, out, o.Force); err != nil {
 			return nil, err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mergekit/mergekit/arch"
 	"github.com/mergekit/mergekit/internal/report"
+	"github.com/mergekit/mergekit/merge"
 	"github.com/mergekit/mergekit/merge/evaluation"
 	"github.com/mergekit/mergekit/merge/graft"
 	"github.com/mergekit/mergekit/merge/method"
@@ -207,6 +208,7 @@ func gainRows(sets []graft.Measured) [][]string {
 
 func newGraftOverlapCommand() *cobra.Command {
 	var page string
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "overlap FILE FILE...",
 		Short: "Show how much of their regions grafts share",
@@ -217,21 +219,24 @@ What the share would be by chance stands beside it. Similar tasks share more. --
 EXIT STATUS
   0 done, 1 failed, 2 bad input`,
 		Args: severalFiles(2, "two grafts or more"),
-		RunE: func(cmd *cobra.Command, args []string) error { return runGraftOverlap(cmd, args, page) },
+		RunE: func(cmd *cobra.Command, args []string) error { return runGraftOverlap(cmd, args, page, force) },
 	}
 	cmd.Flags().StringVar(&page, "report", "", "page to write, such as overlap.html")
+	cmd.Flags().BoolVar(&force, "force", false, "replace an existing page")
 	return cmd
 }
 
-func runGraftOverlap(cmd *cobra.Command, paths []string, page string) error {
+func runGraftOverlap(cmd *cobra.Command, paths []string, page string, force bool) error {
+	if page != "" {
+		if err := merge.CheckReport(page, page, force); err != nil {
+			return err
+		}
+	}
 	o, err := graft.CompareFiles(paths)
 	if err != nil {
 		return err
 	}
 	if page != "" {
-		if st, err := os.Stat(page); err == nil && st.IsDir() {
-			return usageError{fmt.Errorf("%s: is a directory; --report names a file", page)}
-		}
 		if err := report.Save(page, overlapPage(o).Page); err != nil {
 			return err
 		}

@@ -353,7 +353,7 @@ func TestAngles(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	two := numbers(t, tensors.F32, []float32{1, 5}, []float32{3, 2})
-	if a, err = soup.FindAngles(context.Background(), gram.New(nil, 1), two, nil); err != nil || math.Abs(a.Mean-180) > 1e-4 {
+	if a, err = soup.FindAngles(context.Background(), gram.New(nil, 1), two, nil); err != nil || math.Abs(float64(a.Mean)-180) > 1e-4 {
 		t.Errorf("two models from their mean: %+v, %v", a, err)
 	}
 }
