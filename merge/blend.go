@@ -261,10 +261,14 @@ func (j *job) computed(info tensors.Info, values align.Weights, lo int64, x []fl
 		return nil, err
 	}
 	if !j.o.AllowNonFinite {
+		bad := int64(0) // in this piece; one is enough to stop at
 		for _, v := range x {
 			if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
-				return nil, &stream.NonFiniteError{Tensor: info.Name}
+				bad++
 			}
+		}
+		if bad > 0 {
+			return nil, &stream.NonFiniteError{Tensor: info.Name, Count: bad}
 		}
 	}
 	if err := tensors.EncodeFloat32(b, info.DType, x); err != nil {
