@@ -103,6 +103,9 @@ func showSparse(d *sparse.Description, all bool) {
 		fmt.Printf("  base %.16s\n", d.Base)
 	}
 	fmt.Printf("  %s entries in %d tensors, %s of their elements\n", count(d.Total.Entries), len(d.Tensors), percent(d.Total.Density))
+	if n := d.Total.NonFinite; n > 0 {
+		fmt.Printf("  %s of the values are NaN or infinite\n", count(n))
+	}
 	if len(d.Wholes) > 0 {
 		fmt.Printf("  replaced as a whole: %s\n", strings.Join(d.Wholes, ", "))
 	}

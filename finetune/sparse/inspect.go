@@ -18,21 +18,34 @@ type Count struct {
 	// Largest and Mean are magnitudes of the values of a file of differences; of another one they are not known without the base.
 	Largest float64 `json:"largest,omitempty"`
 	Mean    float64 `json:"mean,omitempty"`
+	// NonFinite counts values that are NaN or infinite, which Largest and Mean leave out.
+	NonFinite int64 `json:"non_finite,omitempty"`
 
 	sum float64
 }
 
 func (c *Count) add(o Count) {
 	c.Entries, c.Elems, c.sum = c.Entries+o.Entries, c.Elems+o.Elems, c.sum+o.sum
-	c.Largest = max(c.Largest, o.Largest)
+	c.Largest, c.NonFinite = max(c.Largest, o.Largest), c.NonFinite+o.NonFinite
+}
+
+// values counts magnitudes.
+func (c *Count) values(list []float32) {
+	for _, x := range list {
+		if m := math.Abs(float64(x)); math.IsNaN(m) || math.IsInf(m, 0) {
+			c.NonFinite++
+		} else {
+			c.sum, c.Largest = c.sum+m, max(c.Largest, m)
+		}
+	}
 }
 
 func (c *Count) finish() {
 	if c.Elems > 0 {
 		c.Density = float64(c.Entries) / float64(c.Elems)
 	}
-	if c.Entries > 0 {
-		c.Mean = c.sum / float64(c.Entries)
+	if n := c.Entries - c.NonFinite; n > 0 {
+		c.Mean = c.sum / float64(n)
 	}
 }
 
@@ -62,15 +75,12 @@ func Describe(f *files.File) (*Description, error) {
 	for _, name := range names {
 		e, _ := f.Entries(name)
 		c := Count{Name: name, Entries: int64(e.Len()), Elems: e.Elems()}
-		if f.Delta {
-			values := make([]float32, e.Len())
-			if err := e.Read(values, 0); err != nil {
-				return nil, err
-			}
-			for _, x := range values {
-				m := math.Abs(float64(x))
-				c.sum, c.Largest = c.sum+m, max(c.Largest, m)
-			}
+		values := make([]float32, e.Len())
+		if err := e.Read(values, 0); err != nil {
+			return nil, err
+		}
+		if c.values(values); !f.Delta {
+			c.sum, c.Largest = 0, 0
 		}
 		role := roleOf(name)
 		k, ok := at[role]
@@ -140,7 +150,8 @@ func Pairs(list []*files.File) []Pair {
 			p := Pair{A: label(a.Path()), B: label(b.Path()), Shared: total.Shared, Jaccard: total.Jaccard(), OfB: total.Of()}
 			if total.A > 0 {
 				p.OfA = float64(total.Shared) / float64(total.A)
-				for name, o := range byTensor {
+				for _, name := range a.Names() { // in order, so that the sum has the same bits every time
+					o := byTensor[name]
 					if e, ok := b.Entries(name); ok && e.Elems() > 0 {
 						p.Chance += float64(o.A) * float64(o.B) / float64(e.Elems())
 					}

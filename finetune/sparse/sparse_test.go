@@ -466,29 +466,3 @@ func decodeAs(t *testing.T, raw string, dtype tensors.DType) []float32 {
 	}
 	return x
 }
-
-// TestDescribe counts by tensor and role, and what two files share.
-func TestDescribe(t *testing.T) {
-	w := newWorld(t, tensors.F32, true)
-	a, b := openFile(t, w.paths[0]), openFile(t, w.paths[1])
-	d, err := Describe(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d.Total.Entries != a.Count() || len(d.Tensors) != 3 || len(d.Roles) != 2 || d.Roles[0].Name != "model.layers.*.a.weight" ||
-		d.Roles[0].Entries != d.Tensors[0].Entries+d.Tensors[1].Entries || d.Roles[0].Elems != 256 || !(d.Total.Mean > 0 && d.Total.Mean < d.Total.Largest) {
-		t.Errorf("%+v", d)
-	}
-	same := Pairs([]*files.File{a, a})[0]
-	if same.Jaccard != 1 || same.OfA != 1 || same.OfB != 1 {
-		t.Errorf("a file with itself: %+v", same)
-	}
-	// Places drawn with one third each share a third by chance.
-	p := Pairs([]*files.File{a, b})[0]
-	if math.Abs(p.Chance-1./3) > 0.07 || math.Abs(p.OfA-p.Chance) > 0.1 || p.Shared == 0 {
-		t.Errorf("%+v", p)
-	}
-	if natural("a.2.x", "a.10.x") >= 0 || natural("a.b", "a.b.c") >= 0 || label("out/task/sparse.safetensors") != "task" || label("x/de.safetensors") != "de" {
-		t.Error("order or label of names")
-	}
-}

@@ -46,8 +46,9 @@ func CompareFiles(paths []string) (*Overlaps, error) {
 			}
 			total, byTensor := sparse.Compare(a, b)
 			of[j], jaccard[j] = total.Of(), total.Jaccard()
-			for name, x := range byTensor {
-				if e, ok := a.Entries(name); ok && total.B > 0 {
+			for _, name := range a.Names() { // in order, so that the sum has the same bits every time
+				x := byTensor[name]
+				if e, _ := a.Entries(name); e.Elems() > 0 && total.B > 0 {
 					chance[j] += float64(x.A) * float64(x.B) / float64(e.Elems()) / float64(total.B)
 				}
 			}
