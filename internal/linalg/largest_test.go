@@ -1,27 +1,25 @@
-package linalg_test
+package linalg
 
 import (
 	"fmt"
 	"math"
 	"slices"
 	"testing"
-
-	"github.com/mergekit/mergekit/internal/linalg"
 )
 
 func TestKeepLargest(t *testing.T) {
 	for k, want := range map[int]string{0: "[0 0 0 0 0]", 1: "[0 0 -3 0 0]", 2: "[0 2 -3 0 0]", 3: "[0 2 -3 2 0]", 4: "[1 2 -3 2 0]", 5: "[1 2 -3 2 0.5]", 9: "[1 2 -3 2 0.5]"} {
 		x := []float32{1, 2, -3, 2, .5}
-		linalg.KeepLargest(x, k)
+		KeepLargest(x, k)
 		if fmt.Sprint(x) != want {
 			t.Errorf("%d: %v, want %s", k, x, want)
 		}
 	}
 	x := make([]float32, 3001)
-	linalg.Normal(x, 1, "x")
+	Normal(x, 1, "x")
 	sorted := slices.Clone(x)
 	slices.SortFunc(sorted, func(a, b float32) int { return int(math.Copysign(1, math.Abs(float64(b))-math.Abs(float64(a)))) })
-	linalg.KeepLargest(x, 500)
+	KeepLargest(x, 500)
 	kept := 0
 	for _, v := range x {
 		if v != 0 {

@@ -8,11 +8,11 @@ type Dense[T float32 | float64] struct {
 	Trans      bool
 }
 
-// Matrix is a matrix of float32, Matrix64 one of float64.
-type (
-	Matrix   = Dense[float32]
-	Matrix64 = Dense[float64]
-)
+// Matrix is a matrix of float32.
+type Matrix = Dense[float32]
+
+// Matrix64 is a matrix of float64.
+type Matrix64 = Dense[float64]
 
 // Of views data as a dense matrix.
 func Of(data []float32, rows, cols int) Matrix {

@@ -262,7 +262,7 @@ func TestLearn(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := run(stop); err != interrupted {
+	if _, err := run(stop); !errors.Is(err, interrupted) {
 		t.Fatal(err)
 	}
 	l.Temper(1) // as a learner is that knows nothing of the run before

@@ -133,16 +133,6 @@ func quartered(to, from []float32, _ int) {
 	}
 }
 
-// permuted puts all pixels in another order, one and the same for all images.
-func permuted(seed uint64) view {
-	order := samples.Shuffle(side*side, seed)
-	return func(to, from []float32, _ int) {
-		for i, j := range order {
-			to[i] = from[j]
-		}
-	}
-}
-
 // enlarged makes images of 28x28 out of 8x8, with a margin of two pixels as MNIST has more or less.
 func enlarged(d *model.PlainDescription, s *samples.Set) (*samples.Set, error) {
 	const small, margin = 8, 2
