@@ -2,6 +2,7 @@ package soup_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
