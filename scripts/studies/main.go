@@ -51,11 +51,12 @@ var studies = map[string]struct {
 }{
 	"soup":      {"docs/soup-study.md", soups},
 	"multitask": {"docs/multitask.md", multitask},
+	"graft":     {"docs/grafts.md", grafts},
 }
 
 func run(ctx context.Context) error {
 	s := &study{ctx: ctx, judges: map[string]*evaluation.Judge{}}
-	which := flag.String("study", "", "soup or multitask")
+	which := flag.String("study", "", "soup, multitask or graft")
 	page := flag.String("page", "", "the page that gets the tables (default: the study's own)")
 	where := flag.String("backend", "auto", "where networks are computed")
 	flag.StringVar(&s.from, "from", "build/finetunes", "what scripts/train-finetunes has made")
