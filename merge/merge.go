@@ -127,6 +127,29 @@ func notRead(p *plan.Plan, out string) error {
 	return nil
 }
 
+// planned is the plan of a recipe, shown to o.Planned, after the checks that need no work. The caller closes it.
+func planned(r *recipe.Recipe, out string, o Options) (*plan.Plan, error) {
+	p, err := plan.Build(r, o.Plan)
+	if err != nil {
+		return nil, &InputError{err}
+	}
+	err = notRead(p, out)
+	if err == nil && o.Planned != nil {
+		err = o.Planned(p)
+	}
+	if err == nil {
+		err = errors.Join(checkRepair(p), checkData(p))
+	}
+	if err == nil && o.Report != "" {
+		err = CheckReport(o.Report, out, o.Force)
+	}
+	if err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
 // RunRecipe merges a parsed recipe into the directory out.
 func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*Summary, error) {
 	start := time.Now()
@@ -142,26 +165,12 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 	if r.Search != nil {
 		return searchRecipe(ctx, r, out, o)
 	}
-	p, err := plan.Build(r, o.Plan)
+	p, err := planned(r, out, o)
 	if err != nil {
-		return nil, &InputError{err}
+		return nil, err
 	}
 	defer p.Close()
-	if err := notRead(p, out); err != nil {
-		return nil, err
-	}
-	if o.Planned != nil {
-		if err := o.Planned(p); err != nil {
-			return nil, err
-		}
-	}
-	if err := errors.Join(checkRepair(p), checkData(p)); err != nil {
-		return nil, err
-	}
 	if o.Report != "" {
-		if err := CheckReport(o.Report, out, o.Force); err != nil {
-			return nil, err
-		}
 		o.survey = newSurvey(p)
 	}
 	j := &job{p: p, out: out, o: o}

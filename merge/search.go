@@ -96,27 +96,11 @@ func searchRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) 
 		debug.SetMemoryLimit(limit)
 		debug.SetGCPercent(percent)
 	}()
-	p, err := plan.Build(r, o.Plan)
+	p, err := planned(r, out, o)
 	if err != nil {
-		return nil, &InputError{err}
+		return nil, err
 	}
 	defer p.Close()
-	if err := notRead(p, out); err != nil {
-		return nil, err
-	}
-	if o.Planned != nil {
-		if err := o.Planned(p); err != nil {
-			return nil, err
-		}
-	}
-	if err := errors.Join(checkRepair(p), checkData(p)); err != nil {
-		return nil, err
-	}
-	if o.Report != "" {
-		if err := CheckReport(o.Report, out, o.Force); err != nil {
-			return nil, err
-		}
-	}
 	journal, dirs, err := searchPlaces(out, o, r.Search)
 	if err != nil {
 		return nil, err

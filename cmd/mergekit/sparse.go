@@ -143,40 +143,59 @@ func (o *sparseFlags) add(cmd *cobra.Command, out string) {
 	f.BoolVar(&o.force, "force", false, "replace an existing output")
 }
 
-// way reads --on-overlap.
-func (o *sparseFlags) way() (sparse.OnOverlap, error) {
-	way, err := sparse.ParseOnOverlap(o.overlap)
-	if err != nil {
-		return "", usageError{fmt.Errorf("--on-overlap: %w", err)}
-	}
-	return way, nil
+// sparseInput is what the commands read.
+type sparseInput struct {
+	way   sparse.OnOverlap
+	list  []*files.File
+	parts []sparse.Part
+	base  *tensors.Checkpoint // nil without --base
 }
 
-// parts opens files with their weights.
-func (o *sparseFlags) parts(paths []string) (list []*files.File, parts []sparse.Part, err error) {
+// open opens the files with their weights, and --base. The caller closes them.
+func (o *sparseFlags) open(cmd *cobra.Command, paths []string) (*sparseInput, error) {
+	if err := required(cmd, "out"); err != nil {
+		return nil, err
+	}
+	way, err := sparse.ParseOnOverlap(o.overlap)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--on-overlap: %w", err)}
+	}
 	if len(o.weights) > 0 && len(o.weights) != len(paths) {
-		return nil, nil, usageError{fmt.Errorf("--weights: %d weights for %d files", len(o.weights), len(paths))}
+		return nil, usageError{fmt.Errorf("--weights: %d weights for %d files", len(o.weights), len(paths))}
 	}
-	if list, err = sparse.OpenAll(paths); err != nil {
-		return nil, nil, err
-	}
-	parts = sparse.Parts(list)
-	for i, w := range o.weights {
+	for _, w := range o.weights {
 		if math.IsNaN(w) || math.IsInf(w, 0) {
-			sparse.CloseAll(list)
-			return nil, nil, usageError{fmt.Errorf("--weights: %v is no number to multiply by", w)}
+			return nil, usageError{fmt.Errorf("--weights: %v is no number to multiply by", w)}
 		}
-		parts[i].Weight = w
 	}
-	return list, parts, nil
+	in := &sparseInput{way: way}
+	if in.list, err = sparse.OpenAll(paths); err != nil {
+		return nil, err
+	}
+	in.parts = sparse.Parts(in.list)
+	for i, w := range o.weights {
+		in.parts[i].Weight = w
+	}
+	if in.base, err = openBase(o.base); err != nil {
+		in.close()
+		return nil, err
+	}
+	return in, nil
 }
 
 // openBase opens --base, if it is given.
-func (o *sparseFlags) openBase() (*tensors.Checkpoint, error) {
-	if o.base == "" {
+func openBase(dir string) (*tensors.Checkpoint, error) {
+	if dir == "" {
 		return nil, nil
 	}
-	return tensors.Open(o.base)
+	return tensors.Open(dir)
+}
+
+func (in *sparseInput) close() {
+	sparse.CloseAll(in.list)
+	if in.base != nil {
+		_ = in.base.Close()
+	}
 }
 
 func newSparseComposeCommand() *cobra.Command {
@@ -199,26 +218,12 @@ EXIT STATUS
 }
 
 func runSparseCompose(cmd *cobra.Command, paths []string, o *sparseFlags) error {
-	if err := required(cmd, "out"); err != nil {
-		return err
-	}
-	way, err := o.way()
+	in, err := o.open(cmd, paths)
 	if err != nil {
 		return err
 	}
-	list, parts, err := o.parts(paths)
-	if err != nil {
-		return err
-	}
-	defer sparse.CloseAll(list)
-	base, err := o.openBase()
-	if err != nil {
-		return err
-	}
-	if base != nil {
-		defer base.Close()
-	}
-	r, err := sparse.Compose(o.out, parts, sparse.ComposeOptions{OnOverlap: way, Base: base, AnyBase: o.anyBase, Force: o.force})
+	defer in.close()
+	r, err := sparse.Compose(o.out, in.parts, sparse.ComposeOptions{OnOverlap: in.way, Base: in.base, AnyBase: o.anyBase, Force: o.force})
 	if err != nil {
 		return err
 	}
@@ -227,7 +232,7 @@ func runSparseCompose(cmd *cobra.Command, paths []string, o *sparseFlags) error 
 		writeJSON(os.Stdout, r)
 	} else if !quietWanted(cmd) {
 		fmt.Printf("%s: %s entries of %d files; %s (%s) are changed by several (%s), %s of them in different directions\n", r.Output, count(r.Entries), len(paths),
-			count(r.Overlap), percent(r.Share), way, count(r.Conflict))
+			count(r.Overlap), percent(r.Share), in.way, count(r.Conflict))
 	}
 	return nil
 }
@@ -288,32 +293,18 @@ EXIT STATUS
 }
 
 func runSparseApply(cmd *cobra.Command, dir string, paths []string, o *sparseFlags) error {
-	if err := required(cmd, "out"); err != nil {
-		return err
-	}
-	way, err := o.way()
+	in, err := o.open(cmd, paths)
 	if err != nil {
 		return err
 	}
-	list, parts, err := o.parts(paths)
-	if err != nil {
-		return err
-	}
-	defer sparse.CloseAll(list)
-	origin, err := o.openBase()
-	if err != nil {
-		return err
-	}
-	if origin != nil {
-		defer origin.Close()
-	}
-	for _, p := range parts {
-		if origin == nil && !p.File.Delta && p.Weight < 0 {
+	defer in.close()
+	for _, p := range in.parts {
+		if in.base == nil && !p.File.Delta && p.Weight < 0 {
 			return usageError{fmt.Errorf("%s: holds what entries become, so that what to take away is not known without the base it was made on; give --base", p.File.Path())}
 		}
 	}
 	var bar *progress.Progress
-	r, err := sparse.Apply(cmd.Context(), dir, o.out, parts, sparse.ApplyOptions{OnOverlap: way, Origin: origin, AnyBase: o.anyBase, Force: o.force,
+	r, err := sparse.Apply(cmd.Context(), dir, o.out, in.parts, sparse.ApplyOptions{OnOverlap: in.way, Origin: in.base, AnyBase: o.anyBase, Force: o.force,
 		Started: func(total int64) { bar = newProgress(cmd, total, "applying") }, Written: func(n int64) { bar.Add(n) }})
 	bar.Done()
 	if err != nil {
@@ -425,9 +416,8 @@ func runSparseConvert(cmd *cobra.Command, from, to, base string, force bool) err
 	case ".safetensors":
 		r, err = sparse.FromTorch(from, to, force)
 	case ".bin":
-		o := sparseFlags{base: base}
 		var b *tensors.Checkpoint
-		if b, err = o.openBase(); err != nil {
+		if b, err = openBase(base); err != nil {
 			return err
 		}
 		if b != nil {

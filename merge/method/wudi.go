@@ -48,8 +48,8 @@ func checkWUDI(t *Task) error {
 		return t.Refuse("solver", -1, "solver %q is unknown; use closed or adam", solver)
 	case toward != "sum" && toward != "mean":
 		return t.Refuse("toward", -1, "toward %q is unknown; use sum or mean", toward)
-	case !(t.Float("ridge") >= 0) || math.IsInf(t.Float("ridge"), 0):
-		return t.Refuse("ridge", -1, "ridge %g is no strength; use 0 or more", t.Float("ridge"))
+	case !(t.Float("ridge") >= 0) || t.Float("ridge") > 1e30: // where sums over it overflow; the result is c long before
+		return t.Refuse("ridge", -1, "ridge %g is no strength; use 0 to 1e30", t.Float("ridge"))
 	case t.Int("steps") < 0:
 		return t.Refuse("steps", -1, "%d steps are none; use 0 or more", t.Int("steps"))
 	case !(t.Float("lr") > 0):
