@@ -13,6 +13,7 @@ type model interface {
 	token(id int) (string, bool)
 	count() int // entries of the vocabulary
 	size() int  // the largest id plus one
+	each(do func(id int, text string))
 }
 
 // vocabulary maps tokens to ids and back. Ids can have holes.
