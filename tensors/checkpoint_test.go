@@ -74,7 +74,7 @@ func TestOpenFindsTheCheckpoint(t *testing.T) {
 
 		{"nothing", nil, "", "has no safetensors checkpoint; give a directory with"},
 		{"no such path", nil, "none", "none: does not exist; check the path"},
-		{"a pickle", map[string][]byte{"pytorch_model.bin": nil}, "", "but pytorch_model.bin; convert the PyTorch pickle"},
+		{"a pickle", map[string][]byte{"pytorch_model.bin": nil}, "", "but pytorch_model.bin; convert it first"},
 		{"a GGUF file", map[string][]byte{"m.gguf": nil}, "", "mergekit convert"},
 		{"two checkpoints", map[string][]byte{"a.safetensors": tensor("a"), "b.safetensors": tensor("b")}, "", "holds several checkpoints: a.safetensors, b.safetensors; name one"},
 		{"a shard is missing, no index", map[string][]byte{"m-00001-of-00003.safetensors": tensor("a"), "m-00003-of-00003.safetensors": tensor("b")}, "", "of its 3 shards these are missing: 2"},
@@ -184,11 +184,11 @@ func TestParseIndex(t *testing.T) {
 		`{"weight_map":{"a":"passwd"}}`:                                           "not a safetensors file",
 		"{\"weight_map\":{\"a\":\"\xff.safetensors\"}}":                           "UTF-8",
 	} {
-		if _, err := parseIndex([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := Safetensors.parseIndex([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %q", text, err, says)
 		}
 	}
-	x, err := parseIndex([]byte(`{"metadata":{"total_size":3,"x":[{}]},"weight_map":{"b":"2.safetensors","a":"1.safetensors","c":"2.safetensors"},"more":null}`))
+	x, err := Safetensors.parseIndex([]byte(`{"metadata":{"total_size":3,"x":[{}]},"weight_map":{"b":"2.safetensors","a":"1.safetensors","c":"2.safetensors"},"more":null}`))
 	if err != nil || fmt.Sprint(x.names, x.files) != "[b a c] [1.safetensors 2.safetensors]" {
 		t.Errorf("%+v, %v", x, err)
 	}
@@ -200,7 +200,7 @@ func TestNumberedShards(t *testing.T) {
 		"model-00005-of-00004.safetensors": " false", "model-0-of-3.safetensors": " false", "model.safetensors": " false",
 		"x-of-3.safetensors": " false", "m-1-of-99999999999999999999.safetensors": " false", "m-1-of-2.bin": " false",
 	} {
-		stem, i, n, ok := numberedShards(name)
+		stem, i, n, ok := Safetensors.numberedShards(name)
 		if got := fmt.Sprint(stem, " ", i, " ", n, " ", ok); ok && got != want || !ok && want != " false" {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}
@@ -245,7 +245,7 @@ func FuzzIndex(f *testing.F) {
 	f.Add([]byte(`{"weight_map":{"\u0061":"1.safetensors","a":"2.safetensors"}}`))
 	f.Add([]byte(`{"x":[[[[1e9,-0.5,true,null,"\\"]]]],"weight_map":{}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		x, err := parseIndex(data)
+		x, err := Safetensors.parseIndex(data)
 		if err != nil {
 			return
 		}

@@ -83,7 +83,7 @@ func FuzzIndexMeaning(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var x *index
 		var err error
-		allocatesLittle(t, len(data), func() { x, err = parseIndex(data) })
+		allocatesLittle(t, len(data), func() { x, err = Safetensors.parseIndex(data) })
 		if err == nil {
 			indexMeansTheSame(t, x, data)
 		}

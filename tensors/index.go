@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// index is a model.safetensors.index.json: which shard holds which tensor.
+// index is a model.safetensors.index.json or a pytorch_model.bin.index.json: which shard holds which tensor.
 type index struct {
 	file  map[string]string // tensor name -> file name
 	names []string          // in the index's order
 	files []string          // sorted
 }
 
-func readIndex(path string) (*index, error) {
+func (k Kind) readIndex(path string) (*index, error) {
 	st, err := os.Stat(path) // before reading, which would wait for ever on a pipe and never end on a device
 	if err == nil && !st.Mode().IsRegular() {
 		return nil, &FormatError{File: path, Msg: "is not a regular file", Hint: "check the path"}
@@ -27,7 +27,7 @@ func readIndex(path string) (*index, error) {
 	if err != nil {
 		return nil, unreadable(path, err)
 	}
-	x, err := parseIndex(data)
+	x, err := k.parseIndex(data)
 	if err != nil {
 		return nil, &FormatError{File: path, Msg: err.Error(), Hint: downloadAgain}
 	}
@@ -36,7 +36,7 @@ func readIndex(path string) (*index, error) {
 
 // parseIndex reads {"metadata": ..., "weight_map": {tensor: file}}. File names must be plain: an index can not reach out of
 // its directory.
-func parseIndex(data []byte) (*index, error) {
+func (k Kind) parseIndex(data []byte) (*index, error) {
 	s, err := newScanner(data)
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func parseIndex(data []byte) (*index, error) {
 			return fmt.Errorf("has weight_map twice")
 		}
 		x = &index{file: map[string]string{}}
-		return s.object(x.member(s))
+		return s.object(x.member(s, k))
 	})
 	if err == nil {
 		err = s.end()
@@ -68,7 +68,7 @@ func parseIndex(data []byte) (*index, error) {
 }
 
 // member reads one entry of the weight map.
-func (x *index) member(s *scanner) func(name string) error {
+func (x *index) member(s *scanner, k Kind) func(name string) error {
 	known := map[string]struct{}{}
 	return func(name string) error {
 		file, err := s.str()
@@ -81,8 +81,8 @@ func (x *index) member(s *scanner) func(name string) error {
 		if !plainName(file) {
 			return fmt.Errorf("places %s in %s, which is not a plain file name", show(name), show(file))
 		}
-		if !strings.HasSuffix(file, ".safetensors") {
-			return fmt.Errorf("places %s in %s, which is not a safetensors file", show(name), show(file))
+		if !strings.HasSuffix(file, k.Suffix) {
+			return fmt.Errorf("places %s in %s, which is not a %s file", show(name), show(file), strings.TrimPrefix(k.Suffix, "."))
 		}
 		if _, ok := known[file]; !ok {
 			known[file] = struct{}{}
@@ -100,8 +100,8 @@ func plainName(name string) bool {
 }
 
 // numberedShards understands model-00002-of-00004.safetensors and returns the shards' common name, number and count.
-func numberedShards(name string) (stem string, i, n int, ok bool) {
-	rest, found := strings.CutSuffix(name, ".safetensors")
+func (k Kind) numberedShards(name string) (stem string, i, n int, ok bool) {
+	rest, found := strings.CutSuffix(name, k.Suffix)
 	at := strings.LastIndex(rest, "-of-")
 	if !found || at < 0 {
 		return "", 0, 0, false
@@ -126,12 +126,12 @@ func decimal(s string) (n int, ok bool) {
 }
 
 // missingShards returns the numbers that a set of numbered shard files lacks, and false if the files are no such set.
-func missingShards(files []string) (missing []int, total int, ok bool) {
+func (k Kind) missingShards(files []string) (missing []int, total int, ok bool) {
 	var stem string
 	have := map[int]bool{}
-	for k, f := range files {
-		s, i, n, numbered := numberedShards(f)
-		if !numbered || k > 0 && (s != stem || n != total) {
+	for j, f := range files {
+		s, i, n, numbered := k.numberedShards(f)
+		if !numbered || j > 0 && (s != stem || n != total) {
 			return nil, 0, false
 		}
 		stem, total = s, n

@@ -21,7 +21,7 @@ var acceptedIndexes = []string{
 
 func TestAcceptedIndexes(t *testing.T) {
 	for _, text := range acceptedIndexes {
-		x, err := parseIndex([]byte(text))
+		x, err := Safetensors.parseIndex([]byte(text))
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
@@ -43,7 +43,7 @@ func TestDenseInputsAllocateLittle(t *testing.T) {
 		return func() error { _, err := parse(safetensors(string(text), 0)); return err }
 	}
 	index := func(text []byte) func() error {
-		return func() error { _, err := parseIndex(text); return err }
+		return func() error { _, err := Safetensors.parseIndex(text); return err }
 	}
 	for _, c := range []struct {
 		name  string

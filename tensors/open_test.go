@@ -145,7 +145,7 @@ func TestShardErrorsSayWhere(t *testing.T) {
 		{"too long", append(tensor("b"), 0), "", "shard 2 of 2 of ckpt is damaged: header promises 65 bytes, file has 66"},
 		{"empty", nil, "", "shard 2 of 2 of ckpt is no safetensors file: it has 0 bytes, the header's length alone takes 8"},
 		{"wrong size", wrong, "b", "of shape [5] and dtype U8 needs 5 bytes, its data_offsets span 4"},
-		{"other tensor", tensor("c"), "b", "the index places this tensor here, but the header does not have it"},
+		{"other tensor", tensor("c"), "b", "the index places this tensor here, but the file does not have it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "ckpt")
