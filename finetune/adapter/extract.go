@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"runtime"
@@ -31,12 +32,20 @@ type ExtractOptions struct {
 	Energy     float64 // share of each delta's squared norm that is kept by as few ranks as it takes; 0: Rank ranks
 	Embeddings string  // Save (also ""), Low or Skip: input embeddings and the output head
 	Others     string  // Save (also "") or Skip: norms, biases and whatever else is no matrix
-	Iterations int     // power iterations; 0: 4
-	Seed       uint64
-	MaxMemory  int64             // bytes for the matrices that are in work; 0: a quarter of the machine's, at most 4 GiB
-	Started    func(total int64) // elements to decompose; may be nil
-	Done       func(elements int64)
-	Warn       func(message string)
+	// Include and Exclude are patterns in Python's syntax, looked for anywhere in a module's path. With any of Include a module must have one
+	// of them; one that has one of Exclude is left out. Embeddings and heads that are saved whole need none of Include.
+	Include, Exclude []string
+	Whole            []string // modules that are saved whole, by path or last component, whatever else is said
+	Floor            float64  // singular values up to it are dropped; 0: rounding alone
+	OneSided         bool     // A holds the singular values and B is orthonormal; false: both hold their square roots
+	Exact            bool     // no random projection, however large a matrix is
+	BaseName         string   // base_model_name_or_path; "": the directory
+	Iterations       int      // power iterations; 0: 4
+	Seed             uint64
+	MaxMemory        int64             // bytes for the matrices that are in work; 0: a quarter of the machine's, at most 4 GiB
+	Started          func(total int64) // elements to decompose; may be nil
+	Done             func(elements int64)
+	Warn             func(message string)
 }
 
 // ModuleReport says what an adapter keeps of one module's change.
@@ -62,16 +71,18 @@ type ExtractReport struct {
 
 // Extract makes an adapter that turns base into tuned: the truncated singular value decomposition of each matrix's
 // difference, whole tensors for what differs and is no matrix. Both are checkpoints of one architecture. The adapter's alpha
-// is its rank, so that its scale is 1.
+// is its rank, so that its scale is 1. What it holds whole stays in the tuned model's file until the adapter is closed.
 func Extract(ctx context.Context, base, tuned string, o ExtractOptions) (*Adapter, *ExtractReport, error) {
-	x := &extraction{ctx: ctx, o: o, out: map[string]Tensor{}}
+	x := &extraction{ctx: ctx, o: o, out: map[string]Tensor{}, views: map[string]tensors.View{}}
 	defer x.close()
 	for _, step := range []func() error{x.check, func() error { return x.open(base, tuned) }, x.match, x.decompose, x.configure} {
 		if err := step(); err != nil {
 			return nil, nil, err
 		}
 	}
-	return &Adapter{Config: x.config, Tensors: x.out}, x.report, nil
+	a := &Adapter{Config: x.config, Tensors: x.out, views: x.views, file: x.tuned.ckpt}
+	x.tuned = nil // the adapter's now, for what it holds whole
+	return a, x.report, nil
 }
 
 // extraction is an adapter in the making.
@@ -81,6 +92,8 @@ type extraction struct {
 	base, tuned *side
 	pairs       []modulePair
 	out         map[string]Tensor
+	views       map[string]tensors.View // large tensors that are saved whole
+	choice      choice
 	config      *Config
 	report      *ExtractReport
 
@@ -103,11 +116,12 @@ type side struct {
 
 // modulePair is a module in both checkpoints. base has no weight for one that only the tuned model has.
 type modulePair struct {
-	Module        // as the tuned model has it
-	base   Module // as the base has it
-	elems  int64
-	how    string // Low, Save, Skip, or "" where nothing differs
-	biased bool   // its bias differs
+	Module          // as the tuned model has it
+	base     Module // as the base has it
+	elems    int64
+	how      string // Low, Save, Skip, or "" where nothing differs
+	biased   bool   // its bias differs
+	excluded bool   // no pattern takes it
 }
 
 func (x *extraction) close() {
@@ -144,8 +158,15 @@ func (x *extraction) check() error {
 	if !slices.Contains([]string{Save, Skip}, o.Others) {
 		return &Error{Where: "others", Msg: fmt.Sprintf("%q is unknown; use save or skip", o.Others)}
 	}
+	if !(o.Floor >= 0) || math.IsInf(o.Floor, 0) {
+		return &Error{Where: "floor", Msg: fmt.Sprintf("%v is no bound of singular values; a positive number is expected", o.Floor)}
+	}
 	if o.Iterations == 0 {
 		o.Iterations = 4
+	}
+	var err error
+	if x.choice, err = newChoice(o); err != nil {
+		return err
 	}
 	if o.MaxMemory <= 0 {
 		o.MaxMemory = 4 << 30
@@ -183,6 +204,9 @@ func openSide(path string) (*side, error) {
 
 // match pairs the modules and finds out which differ.
 func (x *extraction) match() error {
+	if err := x.choice.checkNames(x.tuned.modules); err != nil {
+		return err
+	}
 	b := &binding{modules: x.base.modules}
 	b.index()
 	known := map[int]bool{}
@@ -223,6 +247,11 @@ func (x *extraction) compare(p *modulePair) error {
 		p.elems *= int64(d)
 	}
 	vocabulary := p.Kind == Embedding || p.OutputHead
+	asked := x.choice.whole(p.Path)
+	if !asked && !x.choice.takes(p.Path, vocabulary && x.o.Embeddings == Save) {
+		p.excluded = true
+		return nil
+	}
 	switch {
 	case p.Weight == "": // a bias on its own
 	case p.base.Path == "":
@@ -238,7 +267,9 @@ func (x *extraction) compare(p *modulePair) error {
 		if x.o.Embeddings != Save {
 			x.warn("%s has another number of rows than in the base, so it is saved whole", p.Path)
 		}
-	case p.Weight != "":
+	case asked:
+		p.how = Save
+	default:
 		same, err := x.equal(p.base.Weight, p.Weight)
 		if err != nil {
 			return err
@@ -276,14 +307,13 @@ func (x *extraction) decompose() error {
 	for _, p := range order {
 		total += p.elems
 		if p.how == Low {
-			largest = max(largest, p.elems)
+			largest = max(largest, x.held(p))
 		}
 	}
 	if x.o.Started != nil {
 		x.o.Started(total)
 	}
-	// A module in work holds its delta, and the thin matrices of the projection beside it.
-	workers := int(max(1, min(int64(runtime.GOMAXPROCS(0)), x.o.MaxMemory/(largest*6))))
+	workers := int(max(1, min(int64(runtime.GOMAXPROCS(0)), x.o.MaxMemory/largest)))
 	threads := max(1, runtime.GOMAXPROCS(0)/workers)
 	ctx, stop := context.WithCancelCause(x.ctx)
 	defer stop(nil)
@@ -342,35 +372,22 @@ func (x *extraction) module(p modulePair, threads int) error {
 		x.add(r, nil)
 		return nil
 	}
-	d := p.stored(delta)
-	s, err := linalg.Truncated(d, x.o.Rank, linalg.Options{Seed: x.o.Seed, Name: p.Path, Iterations: x.o.Iterations, Threads: threads})
+	s, err := x.factors(p, delta, threads)
 	if errors.Is(err, linalg.ErrNotFinite) {
 		return &Error{File: x.tuned.dir, Where: p.Weight, Msg: "differs from the base by NaN or infinite values"}
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.Path, err)
 	}
-	r.Rank = s.Rank
-	if x.o.Energy > 0 {
-		r.Rank = s.Energy(x.o.Energy)
-	}
-	for r.Rank > 1 && s.S[r.Rank-1] <= 1e-7*s.S[0] { // nothing but rounding
-		r.Rank--
+	if r.Rank = x.rank(s); r.Rank == 0 {
+		x.add(r, nil)
+		return nil
 	}
 	kept := 0.0
 	for _, v := range s.S[:r.Rank] {
 		kept += v * v
 	}
-	a, b := make([]float32, r.Rank*p.In), make([]float32, p.Out*r.Rank)
-	for k := range r.Rank {
-		root := float32(math.Sqrt(s.S[k]))
-		for j := range p.In {
-			a[k*p.In+j] = root * s.V[j*s.Rank+k]
-		}
-		for i := range p.Out {
-			b[i*r.Rank+k] = root * s.U[i*s.Rank+k]
-		}
-	}
+	a, b := x.shared(p, s, r.Rank)
 	// What is left is measured, not inferred: the product's own rounding is part of it.
 	newLowRank(p.Module, a, b, r.Rank, -1).add(delta, 0)
 	left := 0.0
@@ -408,23 +425,20 @@ func (x *extraction) tiedTo(m Module) (Module, bool) {
 
 // saveWhole takes a module over as it is, with its bias.
 func (x *extraction) saveWhole(p modulePair, v tensors.View) error {
-	t, err := decode(v)
-	if err != nil {
-		return err
-	}
-	tensorsOf := map[string]Tensor{prefix + p.Path + endWeight: t}
+	tensorsOf := map[string]tensors.View{prefix + p.Path + endWeight: v}
 	if p.Bias {
 		b, err := x.tuned.ckpt.View(p.BiasName)
 		if err != nil {
 			return err
 		}
-		if tensorsOf[prefix+p.Path+endBias], err = decode(b); err != nil {
-			return err
-		}
+		tensorsOf[prefix+p.Path+endBias] = b
 	}
 	if head, ok := x.tiedTo(p.Module); ok {
-		tensorsOf[prefix+head.Path+endWeight] = t
+		tensorsOf[prefix+head.Path+endWeight] = v
 	}
+	x.mu.Lock()
+	maps.Copy(x.views, tensorsOf)
+	x.mu.Unlock()
 	r := ModuleReport{Module: p.Path, What: "whole", Energy: 1}
 	if p.base.Path != "" && slices.Equal(p.Shape, p.base.Shape) {
 		base, err := x.base.ckpt.View(p.base.Weight)
@@ -441,7 +455,7 @@ func (x *extraction) saveWhole(p modulePair, v tensors.View) error {
 		}
 		r.Norm, r.Share = Float(math.Sqrt(sum)), Float(math.Sqrt(sum)/norm)
 	}
-	x.add(r, tensorsOf)
+	x.add(r, nil)
 	return nil
 }
 

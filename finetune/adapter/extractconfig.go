@@ -19,7 +19,7 @@ func (x *extraction) wholeBiases() error {
 		return nil
 	}
 	for _, p := range x.pairs {
-		if !p.Bias || p.how == Save {
+		if !p.Bias || p.how == Save || p.excluded {
 			continue
 		}
 		end := endBias
@@ -47,7 +47,9 @@ func (x *extraction) wholeBiases() error {
 func (x *extraction) configure() error {
 	c := Defaults()
 	c.InferenceMode, c.BaseModel = true, x.base.dir
-	if abs, err := filepath.Abs(x.base.dir); err == nil && !strings.HasPrefix(x.base.dir, "/") {
+	if x.o.BaseName != "" {
+		c.BaseModel = x.o.BaseName
+	} else if abs, err := filepath.Abs(x.base.dir); err == nil && !strings.HasPrefix(x.base.dir, "/") {
 		c.BaseModel = filepath.Base(abs)
 	}
 	x.report = &ExtractReport{}
@@ -75,6 +77,9 @@ func (x *extraction) configure() error {
 		if p.base.Path == "" && slices.Contains(headTasks["SEQ_CLS"], p.Path) {
 			c.TaskType = "SEQ_CLS"
 		}
+	}
+	if len(low) == 0 && (len(x.o.Include)+len(x.o.Exclude)+len(x.o.Whole) > 0 || x.o.Floor > 0) {
+		return &Error{File: x.tuned.dir, Msg: "has no matrix that differs from the base's and that the patterns, the modules to save whole and the floor leave for factors", Hint: "an adapter needs one at least; widen them"}
 	}
 	if len(low) == 0 {
 		return &Error{File: x.tuned.dir, Msg: "has no matrix that differs from the base's, so there is nothing to extract", Hint: "check that the two are not the same model"}
@@ -105,6 +110,9 @@ func (x *extraction) configure() error {
 	x.report.Rank = c.R
 	for _, t := range x.out {
 		x.report.Parameters += int64(len(t.Data))
+	}
+	for _, v := range x.views {
+		x.report.Parameters += v.Elems()
 	}
 	if x.total > 0 {
 		x.report.Energy, x.report.Error = Float(x.kept/x.total), Float(math.Sqrt(x.residual/x.total))

@@ -200,7 +200,7 @@ func (a *Adapter) SaveMLX(dir string, layers int, o SaveOptions) error {
 	}
 	b := &Adapter{Tensors: out}
 	for i, k := range keys {
-		if err = b.writeTensor(w, i, k); err == nil {
+		if err = b.writeTensor(w, i, k, tensors.F32); err == nil {
 			err = w.Finish(i)
 		}
 		if err != nil {

@@ -9,12 +9,21 @@ import (
 // compile translates a Python regular expression that must match a whole path. What RE2 cannot do (look-around, references
 // to groups, possessive and conditional parts) is refused by name rather than matched differently.
 func compile(key, pattern string) (*regexp.Regexp, error) {
+	return translate(key, pattern, `^(?:`, `)$`)
+}
+
+// compileSearch is compile for a pattern that may match anywhere in a path, as Python's search does.
+func compileSearch(key, pattern string) (*regexp.Regexp, error) {
+	return translate(key, pattern, ``, ``)
+}
+
+func translate(key, pattern, before, after string) (*regexp.Regexp, error) {
 	if what := beyondRE2(pattern); what != "" {
 		return nil, &Error{Where: key, Msg: "the pattern " + quoted(pattern) + " uses " + what + ", which this program's regular expressions do not have",
 			Hint: "list the modules' names or full paths instead"}
 	}
 	// Python's \Z is the end of the text, Go's \z.
-	re, err := regexp.Compile(`^(?:` + strings.ReplaceAll(pattern, `\Z`, `\z`) + `)$`)
+	re, err := regexp.Compile(before + strings.ReplaceAll(pattern, `\Z`, `\z`) + after)
 	if err != nil {
 		return nil, &Error{Where: key, Msg: "the pattern " + quoted(pattern) + " is no regular expression: " + strings.TrimPrefix(err.Error(), "error parsing regexp: "),
 			Hint: "correct it, or list the modules' names"}

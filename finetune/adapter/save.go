@@ -12,14 +12,21 @@ import (
 // SaveOptions say how an adapter is written.
 type SaveOptions struct {
 	Compat string            // Full (also "") or Minimal
+	DType  tensors.DType     // of all tensors; 0: float32
 	Force  bool              // replace an existing output
 	Files  map[string][]byte // further files by name: README.md, a chat template
 	Copies map[string]string // further files by the path they are copied from: a tokenizer
 }
 
 // Save writes the adapter as a directory, which appears whole or not at all: adapter_config.json, adapter_model.safetensors
-// in float32 with the metadata that peft writes, and the further files.
+// with the metadata that peft writes, and the further files.
 func (a *Adapter) Save(dir string, o SaveOptions) error {
+	if o.DType == 0 {
+		o.DType = tensors.F32
+	}
+	if !o.DType.IsFloat() {
+		return fmt.Errorf("an adapter cannot be stored as %s", o.DType)
+	}
 	config, err := a.Config.Marshal(o.Compat)
 	if err != nil {
 		return err
@@ -28,7 +35,7 @@ func (a *Adapter) Save(dir string, o SaveOptions) error {
 	infos := make([]tensors.Info, len(keys))
 	for i, key := range keys {
 		shape, _ := a.shape(key)
-		infos[i] = tensors.Info{Name: key, DType: tensors.F32, Shape: shape}
+		infos[i] = tensors.Info{Name: key, DType: o.DType, Shape: shape}
 		if t, ok := a.Tensors[key]; ok && t.Elems() != len(t.Data) {
 			return fmt.Errorf("%s: shape %v, but %d values", key, t.Shape, len(t.Data))
 		}
@@ -46,7 +53,7 @@ func (a *Adapter) Save(dir string, o SaveOptions) error {
 
 func (a *Adapter) fill(w *tensors.Writer, keys []string, config []byte, o SaveOptions) error {
 	for i, key := range keys {
-		if err := a.writeTensor(w, i, key); err != nil {
+		if err := a.writeTensor(w, i, key, o.DType); err != nil {
 			return err
 		}
 		if err := w.Finish(i); err != nil {
@@ -70,18 +77,18 @@ func (a *Adapter) fill(w *tensors.Writer, keys []string, config []byte, o SaveOp
 }
 
 // writeTensor writes a tensor in pieces.
-func (a *Adapter) writeTensor(w *tensors.Writer, i int, key string) error {
+func (a *Adapter) writeTensor(w *tensors.Writer, i int, key string, to tensors.DType) error {
 	const piece = 1 << 20 // elements
+	width := to.Size()
 	if t, ok := a.Tensors[key]; ok {
-		out := make([]byte, 0, 4*min(piece, len(t.Data))) // factors are small, and there are hundreds
-
+		out := make([]byte, 0, width*min(piece, len(t.Data))) // factors are small, and there are hundreds
 		for off := 0; off < len(t.Data); off += piece {
 			part := t.Data[off:min(off+piece, len(t.Data))]
-			out = out[:4*len(part)]
-			if err := tensors.EncodeFloat32(out, tensors.F32, part); err != nil {
+			out = out[:width*len(part)]
+			if err := tensors.EncodeFloat32(out, to, part); err != nil {
 				return err
 			}
-			if err := w.WriteAt(i, out, 4*int64(off)); err != nil {
+			if err := w.WriteAt(i, out, int64(width)*int64(off)); err != nil {
 				return err
 			}
 		}
@@ -89,14 +96,14 @@ func (a *Adapter) writeTensor(w *tensors.Writer, i int, key string) error {
 	}
 	v := a.views[key]
 	size, n := v.DType.Size(), int(v.Elems())
-	out := make([]byte, 0, 4*min(piece, n))
+	out := make([]byte, 0, width*min(piece, n))
 	for off := 0; off < n; off += piece {
 		m := min(piece, n-off)
-		out = out[:4*m]
-		if err := tensors.Convert(out, tensors.F32, v.Data[off*size:(off+m)*size], v.DType); err != nil {
+		out = out[:width*m]
+		if err := tensors.Convert(out, to, v.Data[off*size:(off+m)*size], v.DType); err != nil {
 			return err
 		}
-		if err := w.WriteAt(i, out, 4*int64(off)); err != nil {
+		if err := w.WriteAt(i, out, int64(width)*int64(off)); err != nil {
 			return err
 		}
 	}
