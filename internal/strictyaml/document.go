@@ -60,56 +60,110 @@ func reason(err error) string {
 
 // ReadDocument gives the root of the one document in data.
 func ReadDocument(file string, data []byte, kind Kind) (*yaml.Node, *Error) {
+	docs, err := parse(file, data, kind, 2)
+	if err != nil {
+		return nil, err
+	}
+	if len(docs) == 0 || isEmpty(docs[0]) && len(docs) == 1 {
+		return nil, empty(file, kind)
+	}
+	if len(docs) > 1 {
+		return nil, &Error{File: file, Pos: PosOf(docs[1]),
+			Msg: fmt.Sprintf("a second document begins here, and a %s is one document; put each %[1]s into a file of its own%s", kind.Noun, kind.Second)}
+	}
+	return docs[0].Content[0], check(file, docs[0], kind)
+}
+
+// MaxDocuments is the most documents that a file may have.
+const MaxDocuments = 100
+
+// Document is one of several documents of a file.
+type Document struct {
+	Root *yaml.Node // its lines are those of the file
+	Text []byte     // with the line that separates it from the one before
+}
+
+// ReadDocuments gives the documents in data, at least one, without those that hold nothing but comments.
+func ReadDocuments(file string, data []byte, kind Kind) ([]Document, *Error) {
+	docs, err := parse(file, data, kind, MaxDocuments+1)
+	if err != nil {
+		return nil, err
+	}
+	if len(docs) > MaxDocuments {
+		return nil, &Error{File: file, Pos: PosOf(docs[MaxDocuments]), Msg: fmt.Sprintf("document %d begins here, and a file has %d at most; is this a %s?", MaxDocuments+1, MaxDocuments, kind.Noun)}
+	}
+	lines := bytes.SplitAfter(data, []byte{'\n'})
+	var list []Document
+	from := 0 // first line of the document
+	for i, doc := range docs {
+		to := len(lines)
+		if i+1 < len(docs) {
+			to = max(from, min(docs[i+1].Line-1, len(lines)))
+		}
+		if !isEmpty(doc) {
+			if err := check(file, doc, kind); err != nil {
+				return nil, err
+			}
+			list = append(list, Document{doc.Content[0], bytes.Join(lines[from:to], nil)})
+		}
+		from = to
+	}
+	if len(list) == 0 {
+		return nil, empty(file, kind)
+	}
+	return list, nil
+}
+
+func empty(file string, kind Kind) *Error {
+	return &Error{File: file, Pos: Pos{1, 1}, Msg: fmt.Sprintf("the %s is empty; %s", kind.Noun, kind.Empty)}
+}
+
+// parse gives the first documents in data, some of which may be empty.
+func parse(file string, data []byte, kind Kind, most int) ([]*yaml.Node, *Error) {
 	if err := checkText(file, data, kind.Noun); err != nil {
 		return nil, err
 	}
-	first, more, err := parseYAML(data)
+	docs, err := parseYAML(data, most)
 	if err != nil {
 		return nil, syntaxError(file, data, err, kind.Noun)
 	}
-	if first == nil || len(first.Content) == 0 || isEmptyNode(first.Content[0]) && more == nil {
-		return nil, &Error{File: file, Pos: Pos{1, 1}, Msg: fmt.Sprintf("the %s is empty; %s", kind.Noun, kind.Empty)}
-	}
-	if more != nil {
-		return nil, &Error{File: file, Pos: PosOf(more),
-			Msg: fmt.Sprintf("a second document begins here, and a %s is one document; put each %[1]s into a file of its own%s", kind.Noun, kind.Second)}
-	}
-	root := first.Content[0]
-	c := census{file: file, noun: kind.Noun, anchors: map[string]Pos{}}
-	if err := c.visit(root, 1); err != nil {
-		return nil, err
-	}
-	return root, nil
+	return docs, nil
 }
 
-// isEmptyNode says whether a document holds nothing but comments.
-func isEmptyNode(n *yaml.Node) bool {
+// check refuses trees that are too deep, anchors that stand twice, and aliases of other documents' anchors.
+func check(file string, doc *yaml.Node, kind Kind) *Error {
+	c := census{file: file, noun: kind.Noun, anchors: map[string]Pos{}, nodes: map[*yaml.Node]bool{}}
+	return c.visit(doc.Content[0], 1)
+}
+
+// isEmpty says whether a document holds nothing but comments.
+func isEmpty(doc *yaml.Node) bool {
+	if len(doc.Content) == 0 {
+		return true
+	}
+	n := doc.Content[0]
 	return n.Kind == yaml.ScalarNode && n.Style == 0 && Plain(n.Value).Form == FormNull
 }
 
-// parseYAML returns the first document and, if there is a second one, that too. The library is known to panic on some broken input;
-// that is an error here.
-func parseYAML(data []byte) (first, more *yaml.Node, err error) {
+// parseYAML returns the first documents. The library is known to panic on some broken input; that is an error here.
+func parseYAML(data []byte, most int) (docs []*yaml.Node, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			first, more, err = nil, nil, fmt.Errorf("yaml: %v", p)
+			docs, err = nil, fmt.Errorf("yaml: %v", p)
 		}
 	}()
 	dec := yaml.NewDecoder(bytes.NewReader(data))
-	first, more = new(yaml.Node), new(yaml.Node)
-	if err := dec.Decode(first); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, nil, nil
+	for len(docs) < most {
+		d := new(yaml.Node)
+		if err := dec.Decode(d); err != nil {
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			return nil, err
 		}
-		return nil, nil, err
+		docs = append(docs, d)
 	}
-	if err := dec.Decode(more); err != nil {
-		if errors.Is(err, io.EOF) {
-			return first, nil, nil
-		}
-		return nil, nil, err
-	}
-	return first, more, nil
+	return docs, nil
 }
 
 // checkText refuses what is no text, and what would make a syntax tree too large to build. Every node needs a separator, and a node
@@ -155,11 +209,12 @@ func posAt(data []byte, offset int) Pos {
 // PosOf is the place of a node.
 func PosOf(n *yaml.Node) Pos { return Pos{n.Line, n.Column} }
 
-// census walks the whole tree once, without following aliases: depth, and anchors of equal names.
+// census walks the whole tree once, without following aliases: depth, anchors of equal names, and aliases of what is elsewhere.
 type census struct {
 	file    string
 	noun    string
 	anchors map[string]Pos
+	nodes   map[*yaml.Node]bool // that have anchors
 }
 
 func (c *census) visit(n *yaml.Node, depth int) *Error {
@@ -170,7 +225,10 @@ func (c *census) visit(n *yaml.Node, depth int) *Error {
 		if first, ok := c.anchors[n.Anchor]; ok {
 			return &Error{File: c.file, Pos: PosOf(n), Msg: fmt.Sprintf("the anchor &%s stands at line %d already; give this one another name", Clip(n.Anchor), first.Line)}
 		}
-		c.anchors[n.Anchor] = PosOf(n)
+		c.anchors[n.Anchor], c.nodes[n] = PosOf(n), true
+	}
+	if n.Kind == yaml.AliasNode && !c.nodes[n.Alias] {
+		return &Error{File: c.file, Pos: PosOf(n), Msg: fmt.Sprintf("*%s stands for what another document has at line %d, and anchors count within their document only; write it out here, or give this document an anchor of its own", Clip(n.Value), n.Alias.Line)}
 	}
 	for _, child := range n.Content {
 		if err := c.visit(child, depth+1); err != nil {

@@ -128,7 +128,7 @@ func findOpener(lines [][]byte, openers string, line int) (Pos, bool) {
 // shortestFault finds the last character of the shortest beginning of data that has the same fault.
 func shortestFault(data []byte, lines [][]byte, fault string) Pos {
 	has := func(n int) bool {
-		_, _, err := parseYAML(data[:n])
+		_, err := parseYAML(data[:n], MaxDocuments+1)
 		if err == nil {
 			return false
 		}

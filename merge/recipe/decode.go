@@ -89,7 +89,7 @@ func (d *decoder) recipe(n *yaml.Node) *Recipe {
 			r.Requires = d.requires(f.Value)
 		case "name":
 			if s, ok := d.Scalar(f.Value, "name"); ok {
-				r.Name = s.Text
+				r.Name, r.NamePos = s.Text, f.Value.Pos
 			}
 		default:
 			near := Nearest(f.Key, recipeKeys)

@@ -6,7 +6,7 @@ import "github.com/mergekit/mergekit/internal/strictyaml"
 var kind = strictyaml.Kind{
 	Noun:   "recipe",
 	Empty:  "give at least merge_method and models",
-	Second: " (chains of recipes in one file, as mergekit-multi takes, come with a later version)",
+	Second: " (`mergekit merge` and `mergekit plan` take several in one file)",
 }
 
 // decoder reads a recipe out of a document.
@@ -32,6 +32,38 @@ func Parse(file string, data []byte) (*Recipe, error) {
 	}
 	r.File, r.Text, r.Warnings = file, data, d.Warnings
 	return r, nil
+}
+
+// ParseAll reads all recipes of a file in which they follow each other as documents, separated by lines of "---". What one document
+// means to another is for package stages.
+func ParseAll(file string, data []byte) ([]*Recipe, error) {
+	docs, err := strictyaml.ReadDocuments(file, data, kind)
+	if err != nil {
+		return nil, strictyaml.Join([]*Error{err})
+	}
+	var list []*Recipe
+	var errs []*Error
+	for _, doc := range docs {
+		d := &decoder{&strictyaml.Decoder{File: file, Noun: kind.Noun}}
+		r := d.recipe(doc.Root)
+		r.File, r.Text, r.Warnings = file, doc.Text, d.Warnings
+		list = append(list, r)
+		errs = append(errs, d.Errs...)
+	}
+	if len(errs) > 0 {
+		return nil, strictyaml.Join(errs)
+	}
+	return list, nil
+}
+
+// ParseAllFile is ParseAll of a file, and returns its text, too.
+func ParseAllFile(path string) ([]*Recipe, []byte, error) {
+	data, err := strictyaml.ReadFile(path, kind)
+	if err != nil {
+		return nil, nil, err
+	}
+	list, err := ParseAll(path, data)
+	return list, data, err
 }
 
 // ParseFile reads a recipe from a file. A file that cannot be read is an *Error too, which wraps the cause.

@@ -25,7 +25,7 @@ func TestErrors(t *testing.T) {
 		{"# nothing but this\n", "1:1: the recipe is empty; give at least merge_method and models"},
 		{"- a\n", `1:1: a recipe must be a mapping of keys and values; here is a list; remove the "- " before its keys`},
 		{"hello\n", `1:1: a recipe must be a mapping of keys and values; here is the text "hello"`},
-		{good + "---\n" + good, "3:1: a second document begins here, and a recipe is one document; put each recipe into a file of its own (chains of recipes in one file, as mergekit-multi takes, come with a later version)"},
+		{good + "---\n" + good, "3:1: a second document begins here, and a recipe is one document; put each recipe into a file of its own (`mergekit merge` and `mergekit plan` take several in one file)"},
 
 		// Keys of the top level.
 		{"+modles: 1\n", `3:1: unknown key "modles" in a recipe; did you mean "models"?`},

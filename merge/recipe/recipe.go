@@ -41,7 +41,8 @@ type Recipe struct {
 
 	Requires []string // features that the recipe counts on, each one of Features
 
-	Name string // only merges of several recipes use it
+	Name    string // by which other documents of the file use the result; nothing to a recipe that stands alone
+	NamePos Pos
 
 	Warnings []Warning
 }
