@@ -16,3 +16,27 @@ func Find(ref recipe.ModelRef) (model, adapter string, err error) {
 	}
 	return model, adapter, nil
 }
+
+// OpenModel opens configuration, headers and adapter of a reference outside of a plan. Paths are relative to the working directory or,
+// as in a recipe, to dir. The caller closes the model.
+func OpenModel(ref recipe.ModelRef, dir string, o Options) (*Model, error) {
+	r := resolver{recipeDir: dir, hubCache: o.HubCache, openAdapter: o.OpenAdapter}
+	m, err := r.open(ref)
+	if err != nil {
+		if m != nil {
+			m.Close()
+		}
+		return nil, err
+	}
+	return m, nil
+}
+
+// Close lets go of the checkpoint and the adapter.
+func (m *Model) Close() {
+	if m.Checkpoint != nil {
+		_ = m.Checkpoint.Close()
+	}
+	if m.Adapter != nil {
+		_ = m.Adapter.Close()
+	}
+}

@@ -133,12 +133,7 @@ func (b *builder) keepWarnings() error {
 // Close lets go of the checkpoints.
 func (p *Plan) Close() {
 	for _, m := range p.Models {
-		if m.Checkpoint != nil {
-			_ = m.Checkpoint.Close()
-		}
-		if m.Adapter != nil {
-			_ = m.Adapter.Close()
-		}
+		m.Close()
 	}
 }
 
