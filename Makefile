@@ -3,11 +3,14 @@ GO      ?= go
 SIMD    ?= $(if $(filter amd64,$(shell $(GO) env GOARCH)),simd)
 export GOEXPERIMENT := $(SIMD)
 
+# The names of Python mergekit's commands: cmd/mergekit/peers.go.
+PEERS = yaml extract-lora
+
 .PHONY: build test lint bench fuzz clean
 
 build:
 	$(GO) build -trimpath -o bin/mergekit ./cmd/mergekit
-	ln -sf mergekit bin/mergekit-yaml
+	for name in $(PEERS); do ln -sf mergekit bin/mergekit-$$name; done
 
 test:
 	$(GO) vet ./...

@@ -5,18 +5,20 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/internal/progress"
+	"github.com/mergekit/mergekit/tensors"
 )
 
 // extractOptions are the flags of adapters extract.
 type extractOptions struct {
 	adapter.ExtractOptions
-	base, tuned, out, compat, maxMemory string
-	force                               bool
+	base, tuned, out, compat, maxMemory, dtype string
+	force                                      bool
 }
 
 func newAdaptersExtractCommand() *cobra.Command {
@@ -24,9 +26,12 @@ func newAdaptersExtractCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "extract --base BASE --tuned TUNED -r RANK -o OUT",
 		Short: "Make an adapter of the difference between two checkpoints",
-		Long: `extract decomposes the difference of each matrix (singular values by random projection, exactly for small ones) and keeps
-its largest RANK directions, or with --energy as few of them as hold that share of the squared difference. Embeddings, heads
-and norms that differ are kept whole, in modules_to_save. What remains of each module's difference is reported.
+		Long: `extract decomposes the difference of each matrix (singular values by random projection; exactly for small matrices, for
+ranks above an eighth of a side, and with --exact) and keeps its largest RANK directions, or with --energy as few of them as hold that share of
+the squared difference. Embeddings, heads and norms that differ are kept whole, in modules_to_save. What remains of each module's difference
+is reported. --include and --exclude are regular expressions that are looked for in the modules' paths.
+
+Under the name mergekit-extract-lora the program takes the options of Python's tool.
 
 EXIT STATUS
   0 done, 1 failed, 2 bad input, 130 interrupted`,
@@ -43,6 +48,13 @@ EXIT STATUS
 	f.StringVar(&o.Others, "others", adapter.Save, "norms and biases that differ: save (whole) or skip")
 	f.IntVar(&o.Iterations, "iterations", 0, "power iterations of the random projection; 0: 4")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the random projection")
+	f.StringArrayVarP(&o.Include, "include", "i", nil, "take only modules whose path has this regular expression (repeatable)")
+	f.StringArrayVarP(&o.Exclude, "exclude", "e", nil, "leave out modules whose path has this regular expression (repeatable)")
+	f.StringArrayVar(&o.Whole, "save-module", nil, "keep this module whole, by path or last component (repeatable)")
+	f.Float64Var(&o.Floor, "floor", 0, "drop singular values up to this one; 0: those that are rounding alone")
+	f.BoolVar(&o.OneSided, "one-sided", false, "leave B orthonormal and put the singular values into A alone")
+	f.BoolVar(&o.Exact, "exact", false, "decompose in full, without random projection: the best error to the last digit, in several times the time")
+	f.StringVar(&o.dtype, "dtype", "float32", "dtype of the adapter: float32, bfloat16, float16, or native for that of the tuned model")
 	f.StringVar(&o.maxMemory, "max-memory", "", "bound on the matrices in work, for example 2GiB")
 	f.StringVar(&o.compat, "compat", adapter.Full, "keys of adapter_config.json: full, or minimal for old versions of peft")
 	f.BoolVar(&o.force, "force", false, "replace an existing output")
@@ -53,13 +65,23 @@ func runAdaptersExtract(cmd *cobra.Command, o *extractOptions) error {
 	if err := required(cmd, "base", "tuned", "out", "rank"); err != nil {
 		return err
 	}
-	eo := o.ExtractOptions
 	var err error
 	if o.maxMemory != "" {
-		if eo.MaxMemory, err = parseSize("--max-memory", o.maxMemory); err != nil {
+		if o.MaxMemory, err = parseSize("--max-memory", o.maxMemory); err != nil {
 			return err
 		}
 	}
+	return extract(cmd, o, nil)
+}
+
+// extract makes the adapter, writes it with further files, and shows what it keeps.
+func extract(cmd *cobra.Command, o *extractOptions, more map[string][]byte) error {
+	save := adapter.SaveOptions{Compat: o.compat, Force: o.force, Files: more}
+	var err error
+	if save.DType, err = adapterDType(o.dtype, o.tuned); err != nil {
+		return err
+	}
+	eo := o.ExtractOptions
 	var bar *progress.Progress
 	const perElement = 4 // bytes: the display counts them
 	eo.Warn = func(m string) { warn(cmd, m) }
@@ -70,10 +92,8 @@ func runAdaptersExtract(cmd *cobra.Command, o *extractOptions) error {
 	if err != nil {
 		return err
 	}
-	save := adapter.SaveOptions{Compat: o.compat, Force: o.force}
-	if sameTokenizer(o.base, o.tuned) {
-		save.Copies = nil
-	} else {
+	defer a.Close()
+	if !sameTokenizer(o.base, o.tuned) {
 		save.Copies = adapter.TokenizerFiles(o.tuned)
 	}
 	if err := a.Save(o.out, save); err != nil {
@@ -88,6 +108,18 @@ func runAdaptersExtract(cmd *cobra.Command, o *extractOptions) error {
 		printExtraction(o.out, r)
 	}
 	return nil
+}
+
+// adapterDType reads --dtype of an adapter for a model.
+func adapterDType(name, model string) (tensors.DType, error) {
+	if name == "native" {
+		return adapter.StoredDType(model)
+	}
+	d, ok := convertDTypes[strings.TrimPrefix(name, "torch.")]
+	if !ok {
+		return 0, usageError{fmt.Errorf("--dtype %s: unknown; use float32, bfloat16, float16 or native", name)}
+	}
+	return d, nil
 }
 
 func printExtraction(out string, r *adapter.ExtractReport) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -48,12 +47,7 @@ func main() {
 
 // run executes the command line and returns the exit status.
 func run(ctx context.Context, args []string) int {
-	var root *cobra.Command
-	if name := strings.TrimSuffix(filepath.Base(args[0]), ".exe"); name == "mergekit-yaml" {
-		root = newYAMLCommand()
-	} else {
-		root = newRootCommand()
-	}
+	root := rootFor(args[0])
 	root.SetArgs(args[1:])
 	root.SilenceErrors, root.SilenceUsage = true, true
 	cmd, err := root.ExecuteContextC(ctx)

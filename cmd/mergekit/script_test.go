@@ -11,13 +11,15 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain lets the scripts call the program under both of its names.
+// TestMain lets the scripts call the program under all of its names.
 func TestMain(m *testing.M) {
 	asProgram()
-	testscript.Main(m, map[string]func(){
-		"mergekit":      func() { os.Exit(run(context.Background(), os.Args)) },
-		"mergekit-yaml": func() { os.Exit(run(context.Background(), os.Args)) },
-	})
+	program := func() { os.Exit(run(context.Background(), os.Args)) }
+	names := map[string]func(){"mergekit": program}
+	for name := range peerCommands() {
+		names[name] = program
+	}
+	testscript.Main(m, names)
 }
 
 // TestScripts runs the verbs as a user does: testdata/script/*.txt, one story each. $MODELS is the folder of small

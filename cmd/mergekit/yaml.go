@@ -34,14 +34,17 @@ func newYAMLCommand() *cobra.Command {
 		Args:  exactly(2, "a recipe and an output directory"),
 		RunE:  func(cmd *cobra.Command, args []string) error { return runYAML(cmd, args[0], args[1], &o) },
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	o.register(cmd)
 	f := cmd.Flags()
-	both := func(v *bool, name string, def bool, usage string) {
-		f.BoolVar(v, name, def, usage)
-		no := f.VarPF((*negated)(v), "no-"+name, "", "the opposite of --"+name)
-		no.NoOptDefVal = "true"
-		no.Hidden = true
-	}
+	f.BoolVar(&o.resume, "resume", false, "finish an interrupted merge (beyond Python's tool)")
+	f.StringVar(&o.report, "report", "", "write a page about the merge (beyond Python's tool)")
+	return cmd
+}
+
+// register adds the options that all commands of Python's tool share, and --json, --backend and --force.
+func (o *yamlFlags) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	both := func(v *bool, name string, def bool, usage string) { bothFlags(cmd, v, name, def, usage) }
 	both(&o.crimes, "allow-crimes", false, "merge models of different architectures")
 	both(&o.truncate, "unsafe-truncate-embeddings", false, "narrow vocabulary tensors to the smallest")
 	both(&o.trust, "trust-remote-code", false, "no effect: no code of a model is ever run")
@@ -68,10 +71,16 @@ func newYAMLCommand() *cobra.Command {
 	f.Bool("quiet", false, "no progress and no summary")
 	f.Bool("json", false, "machine-readable output")
 	f.StringVar(&o.backend, "backend", "", "where graphs run (beyond Python's tool): auto, go, xla:cpu, xla:cuda or a plugin's path")
-	f.BoolVar(&o.resume, "resume", false, "finish an interrupted merge (beyond Python's tool)")
 	f.BoolVar(&o.force, "force", false, "replace the output directory even if it holds no earlier merge (beyond Python's tool)")
-	f.StringVar(&o.report, "report", "", "write a page about the merge (beyond Python's tool)")
-	return cmd
+}
+
+// bothFlags adds --NAME and --no-NAME.
+func bothFlags(cmd *cobra.Command, v *bool, name string, def bool, usage string) {
+	f := cmd.Flags()
+	f.BoolVar(v, name, def, usage)
+	no := f.VarPF((*negated)(v), "no-"+name, "", "the opposite of --"+name)
+	no.NoOptDefVal = "true"
+	no.Hidden = true
 }
 
 // negated is a flag that clears a bool.
