@@ -30,6 +30,10 @@ type Job struct {
 	// AllowNonFinite accepts NaN and infinite values in the output.
 	AllowNonFinite bool
 
+	// Needs are tensors that the inputs come from and that are computed where they are read. What they need to know of their own inputs
+	// is gathered before the job begins, by all workers.
+	Needs []*Derived
+
 	index   int
 	passes  int // begun so far
 	storage []tensors.DType
@@ -61,6 +65,7 @@ type Engine struct {
 	chunk    int64
 	mu       sync.Mutex
 	programs map[string]*programEntry
+	idle     []*worker // of nobody; see Derived
 }
 
 type programEntry struct {
@@ -284,6 +289,11 @@ func (e *Engine) runJob(s *scheduler, job *Job, feeder *peerFeeder) (err error) 
 	job.storage = make([]tensors.DType, len(job.Inputs))
 	for i, in := range job.Inputs {
 		job.storage[i] = in.DType()
+	}
+	for _, d := range job.Needs {
+		if _, err := d.made(s, job.index); err != nil {
+			return err
+		}
 	}
 	r := &runner{engine: e, scheduler: s, job: job}
 	switch {

@@ -21,6 +21,22 @@ type Input struct {
 // MergeTensors merges equally shaped tensors in memory with one method: the recipe's arithmetic without files. base is the
 // index of the base or -1; the output has dtype out.
 func MergeTensors(ctx context.Context, b compute.Backend, o Options, name string, t method.Task, base int, inputs []Input, shared map[string]any, out tensors.DType) ([]byte, *method.Task, error) {
+	job, sink, err := memoryJob(name, t, base, inputs, shared, out)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := NewEngine(b, o)
+	if err == nil {
+		err = e.Run(ctx, []*Job{job})
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return sink.Data, &job.Task, nil
+}
+
+// memoryJob makes the job of merging tensors in memory, and what it writes to.
+func memoryJob(name string, t method.Task, base int, inputs []Input, shared map[string]any, out tensors.DType) (*Job, *Memory, error) {
 	m, ok := method.Get(name)
 	if !ok {
 		return nil, nil, fmt.Errorf("unknown merge method %q", name)
@@ -77,14 +93,7 @@ func MergeTensors(ctx context.Context, b compute.Backend, o Options, name string
 			return nil, nil, err
 		}
 	}
-	e, err := NewEngine(b, o)
-	if err == nil {
-		err = e.Run(ctx, []*Job{job})
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	return sink.Data, &job.Task, nil
+	return job, sink, nil
 }
 
 // Promote returns the dtype to which two float dtypes are promoted: bfloat16 and float16 meet in float32.

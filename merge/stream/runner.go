@@ -13,9 +13,12 @@ import (
 // runner runs one job's passes: it is the method.Runner of the job's task.
 type runner struct {
 	engine    *Engine
-	scheduler *scheduler
+	scheduler passes
 	job       *Job
 }
+
+// passes runs passes: the workers of an engine do, and so does one alone.
+type passes interface{ run(p *pass) error }
 
 // geometry is how a tensor is cut under a layout.
 type geometry struct {
@@ -156,11 +159,16 @@ func (r *runner) copyIdentical() error {
 				return err
 			}
 			if !bytes.Equal(first, other) {
-				return t.Errorf("this buffer of %s values differs between %s and %s; values that are not floating point cannot be merged: make them equal, or leave the tensor out of one of the models", in.DType(), r.job.Inputs[0], in)
+				return differs(t, r.job.Inputs[0], in)
 			}
 		}
 		return r.write(first, off*size)
 	}})
+}
+
+// differs refuses values that no arithmetic brings together.
+func differs(t *method.Task, a, b Source) error {
+	return t.Errorf("this buffer of %s values differs between %s and %s; values that are not floating point cannot be merged: make them equal, or leave the tensor out of one of the models", b.DType(), a, b)
 }
 
 func (r *runner) write(p []byte, off int64) error {

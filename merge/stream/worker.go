@@ -72,20 +72,25 @@ type unit struct {
 func (w *worker) execute(c *call, index int) (*outputs, error) {
 	u := unit{cols: c.geom.cols}
 	u.off, u.n, u.rowOff, u.rows = c.geom.span(index)
+	return w.compute(c, &u)
+}
+
+// compute runs a call's kernel on any run of elements, or of whole rows.
+func (w *worker) compute(c *call, u *unit) (*outputs, error) {
 	if c.before != nil {
-		if err := w.hostStep(c, index, &u); err != nil {
+		if err := w.hostStep(c, u); err != nil {
 			return nil, err
 		}
 	}
 	if w.engine.inPlace {
-		return w.executeInPlace(c, &u)
+		return w.executeInPlace(c, u)
 	}
-	return w.executePadded(c, &u)
+	return w.executePadded(c, u)
 }
 
 // hostStep runs the kernel's Before pass on the unit and lets Host make its streams.
-func (w *worker) hostStep(c *call, index int, u *unit) error {
-	out, err := w.execute(c.before, index)
+func (w *worker) hostStep(c *call, u *unit) error {
+	out, err := w.compute(c.before, u)
 	if err != nil {
 		return err
 	}
