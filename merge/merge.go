@@ -37,6 +37,8 @@ type Options struct {
 	Verify         bool                               // check that every assignment of a matching is optimal
 	Version        string                             // of the program, for the model card
 	Report         string                             // the page to write about the merge; "": none
+	Part           tensors.Part                       // the share of the output to merge (Index and Of); zero: all of it
+	Join           int                                // put the output together from so many parts instead of merging; 0: merge
 	Started        func(total int64)                  // bytes that will be written (without what an interrupted merge has done)
 	Written        func(n int64)                      // progress, from any goroutine
 	Warn           func(message string)               // plan warnings and the like
@@ -67,6 +69,7 @@ type Summary struct {
 	PeakRSS   int64           `json:"peak_resident_bytes"`
 	Kernels   int             `json:"kernels_compiled"`
 	Shards    int             `json:"shards"`
+	Part      string          `json:"part,omitempty"` // the share of the output that this is, as 2/8
 	Survival  []ModelSurvival `json:"task_vectors,omitempty"`
 	Conflicts *Conflicts      `json:"sign_conflicts,omitempty"`
 	Aligned   []AlignReport   `json:"aligned,omitempty"`
@@ -134,6 +137,9 @@ func planned(r *recipe.Recipe, out string, o Options) (*plan.Plan, error) {
 		return nil, &InputError{err}
 	}
 	err = notRead(p, out)
+	if err == nil {
+		err = checkPart(p, o)
+	}
 	if err == nil && o.Planned != nil {
 		err = o.Planned(p)
 	}
@@ -184,8 +190,10 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 	if err := j.prepare(ctx); err != nil {
 		return nil, err
 	}
-	if err := j.localize(ctx); err != nil {
-		return nil, err
+	if o.Join == 0 { // else nothing is computed
+		if err := j.localize(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if o.Warn != nil {
 		for _, w := range p.Warnings {
@@ -238,7 +246,7 @@ func (j *job) prepare(ctx context.Context) error {
 		return nil
 	}
 	// Matching and repair take long, so what would stop the merge afterwards is looked at before.
-	if err := tensors.CheckOutput(j.out, j.o.Force, j.o.Resume); err != nil {
+	if err := tensors.CheckOutput(j.out, j.o.Force, j.o.Resume || j.o.Join > 0); err != nil {
 		return err
 	}
 	if p.Aligned == nil {
@@ -265,7 +273,7 @@ func (j *job) bounded(do func() error) error {
 // write merges into the output.
 func (j *job) write(ctx context.Context) (*Summary, error) {
 	return j.commit(ctx, nil, func(w *tensors.Writer) (s *Summary, err error) {
-		if j.maps != nil { // before the work, so that who resumes it need not match again
+		if j.maps != nil && j.o.Part.Of == 0 { // before the work, so that who resumes it need not match again
 			if err := j.maps.save(j.p, w, j.o); err != nil {
 				return nil, err
 			}
@@ -280,13 +288,16 @@ func (j *job) write(ctx context.Context) (*Summary, error) {
 
 // commit makes the output: what fill writes, and everything beside.
 func (j *job) commit(ctx context.Context, report *repair.Report, fill func(w *tensors.Writer) (*Summary, error)) (*Summary, error) {
-	w, err := tensors.Create(j.out, j.p.Outputs(), tensors.WriteOptions{
+	w, err := tensors.Create(j.out, j.p.Outputs(), j.partial(tensors.WriteOptions{
 		ShardBytes: j.o.ShardBytes, Force: j.o.Force, Resume: j.o.Resume, Fingerprint: fingerprint(j.p, j.maps, j.o) + j.chosen,
-	})
+	}))
 	if err != nil {
 		return nil, err
 	}
 	s, err := fill(w)
+	if err == nil && j.o.Part.Of > 0 {
+		return j.partDone(s, w)
+	}
 	if err == nil {
 		err = sideFiles(j.p, w, j.o)
 	}
@@ -304,7 +315,10 @@ func (j *job) commit(ctx context.Context, report *repair.Report, fill func(w *te
 		return nil, errors.Join(err, w.Close())
 	}
 	s.Repaired, s.Shards = report, len(w.Shards())
-	return s, w.Commit()
+	if err := w.Commit(); err != nil {
+		return s, err
+	}
+	return s, j.joined()
 }
 
 // execute runs the plan's tasks into the writer.
@@ -343,7 +357,7 @@ func execute(ctx context.Context, p *plan.Plan, w *tensors.Writer, o Options) (*
 		index += len(t.Pieces)
 		jobs = append(jobs, job)
 	}
-	if o.Started != nil {
+	if o.Started != nil && o.Join == 0 {
 		o.Started(left)
 	}
 	var mu sync.Mutex
@@ -375,11 +389,16 @@ func execute(ctx context.Context, p *plan.Plan, w *tensors.Writer, o Options) (*
 
 // fingerprint identifies everything that the output's bytes depend on, so that a resumed merge cannot mix two plans.
 func fingerprint(p *plan.Plan, maps *aligned, o Options) string {
+	return identity(p, maps, o, o.Backend.Name())
+}
+
+// identity is fingerprint for another kind of backend, or, where it is "", for any.
+func identity(p *plan.Plan, maps *aligned, o Options, kind string) string {
 	h := sha256.New()
 	if maps != nil {
 		fmt.Fprintf(h, "aligned %s|", maps.digest(p))
 	}
-	fmt.Fprintf(h, "%s|%v|%s|arith %v|rng %v|seed %d|shard %d|", p.Recipe.Fingerprint(), p.Method.Name, o.Backend.Name(), p.Options.Arith, p.Options.RNG, p.Options.Seed, o.ShardBytes)
+	fmt.Fprintf(h, "%s|%v|%s|arith %v|rng %v|seed %d|shard %d|", p.Recipe.Fingerprint(), p.Method.Name, kind, p.Options.Arith, p.Options.RNG, p.Options.Seed, o.ShardBytes)
 	for _, m := range p.Models {
 		identifyFiles(h, m.Files())
 	}

@@ -13,7 +13,7 @@ import (
 
 // checkName refuses names of side files that are not plain or that the writer uses itself.
 func (w *Writer) checkName(name string) error {
-	used := name == journalName || name == indexName
+	used := name == journalName || name == indexName || name == partName
 	for _, s := range w.layout.shards {
 		used = used || name == s.name
 	}
@@ -98,7 +98,7 @@ func (w *Writer) RemoveFile(name string) error {
 }
 
 // Commit makes the output appear: it brings everything to the disk, writes the index of a sharded output, and renames the
-// partial directory. It fails when a tensor is not finished. After an error the interrupted output can be resumed; Close
+// partial directory. A part it makes ready to be joined. It fails when a tensor is not finished. After an error the interrupted output can be resumed; Close
 // is still needed then.
 func (w *Writer) Commit() error {
 	if err := w.failed(); err != nil {
@@ -112,6 +112,9 @@ func (w *Writer) Commit() error {
 	w.flusher.stop()
 	if err := w.failed(); err != nil {
 		return err
+	}
+	if w.options.Part.Of > 0 {
+		return w.commitPart()
 	}
 	if len(w.layout.shards) > 1 {
 		text, err := w.layout.renderIndex(w.infos, w.options.IndexMetadata)

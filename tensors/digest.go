@@ -10,15 +10,28 @@ import (
 )
 
 // SHA256 returns the SHA-256 of a file's content in hexadecimal, read in pieces.
-func SHA256(path string) (string, error) {
+func SHA256(path string) (string, error) { return sha256Of(path, nil) }
+
+// sha256Of is SHA256 that tells how many bytes it has read.
+func sha256Of(path string, read func(n int64)) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", unreadable(path, err)
 	}
 	defer f.Close()
 	h := sha256.New()
-	if _, err := io.CopyBuffer(h, struct{ io.Reader }{f}, make([]byte, 1<<20)); err != nil {
-		return "", unreadable(path, err)
+	for b := make([]byte, 1<<20); ; {
+		n, err := f.Read(b)
+		_, _ = h.Write(b[:n]) // a hash takes everything
+		if read != nil {
+			read(int64(n))
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return "", unreadable(path, err)
+		}
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }

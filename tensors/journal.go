@@ -21,6 +21,7 @@ type journalHead struct {
 	Layout      string `json:"layout"`
 	Tensors     int    `json:"tensors"`
 	Bytes       int64  `json:"bytes"`
+	Part        string `json:"part,omitempty"`
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -27,6 +27,8 @@ type WriteOptions struct {
 	// Files are names that will be given to WriteFile and CopyFile. They are only checked, so that a name that is not possible
 	// fails before the work and not after it.
 	Files []string
+	Part  Part // the share of the output to write; zero: all of it
+	Join  Join // put the output together from parts instead of writing it
 }
 
 // ShardInfo describes a file of the output.
@@ -52,6 +54,7 @@ type Writer struct {
 	options WriteOptions
 	layout  *layout
 	disk    disk
+	owner   []int // the part that each shard belongs to; nil: all shards are this writer's
 
 	lock    *os.File
 	journal *journal
@@ -145,6 +148,9 @@ func create(dir string, infos []Info, o WriteOptions, d disk) (*Writer, error) {
 		target: t, infos: infos, options: o, layout: l, disk: d,
 		state: make([]atomic.Uint32, len(infos)), left: make([]atomic.Int64, len(infos)), files: map[string]bool{},
 	}
+	if o.Part.Of > 0 {
+		w.share()
+	}
 	for i := range infos {
 		w.left[i].Store(l.place[i].n)
 	}
@@ -197,8 +203,12 @@ func (w *Writer) begin() (err error) {
 		return err
 	}
 	switch {
+	case interrupted && o.Join.Parts > 0:
+		if ok, err := w.rejoin(); ok || err != nil {
+			return err
+		}
 	case interrupted && !o.Resume && !o.Force:
-		return t.bad("an interrupted merge is in "+filepath.Base(t.partial), "use --resume to finish it or --force to start again", nil)
+		return t.bad(w.interrupted(), "use --resume to finish it or --force to start again", nil)
 	case interrupted && o.Resume:
 		if ok, err := w.resume(); ok || err != nil {
 			return err
@@ -213,6 +223,13 @@ func (w *Writer) begin() (err error) {
 		if err := w.take(); err != nil {
 			return err
 		}
+	}
+	if o.Join.Parts > 0 {
+		err := w.adopt()
+		if err != nil {
+			_ = os.Remove(t.partial) // if nothing is in it
+		}
+		return err
 	}
 	if err := t.wipe(nil); err != nil {
 		return err
@@ -242,6 +259,9 @@ func (w *Writer) busy() error {
 // disk now and not after hours.
 func (w *Writer) layOut() error {
 	for i, s := range w.layout.shards {
+		if !w.ours(i) {
+			continue
+		}
 		f, err := os.OpenFile(w.shards[i].path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o666)
 		if err != nil {
 			return err
@@ -266,7 +286,11 @@ func (w *Writer) layOut() error {
 }
 
 func (w *Writer) head() journalHead {
-	return journalHead{Version: 1, Fingerprint: w.options.Fingerprint, Layout: w.layout.hash(), Tensors: len(w.infos), Bytes: w.layout.total}
+	h := journalHead{Version: 1, Fingerprint: w.options.Fingerprint, Layout: w.layout.hash(), Tensors: len(w.infos), Bytes: w.layout.total}
+	if p := w.options.Part; p.Of > 0 {
+		h.Part = p.String()
+	}
+	return h
 }
 
 // resume takes over what an interrupted run finished. false means that there is nothing to take over.
@@ -299,7 +323,7 @@ func (w *Writer) resume() (bool, error) {
 		}
 		return refuse("is damaged: " + name + " is not what was laid out")
 	}
-	keep := map[string]bool{journalName: true}
+	keep := map[string]bool{journalName: true, partName: w.options.Part.Of > 0}
 	for _, s := range w.layout.shards {
 		keep[s.name] = true
 	}
@@ -309,8 +333,8 @@ func (w *Writer) resume() (bool, error) {
 	if w.journal, err = openJournal(t.partial, data, valid); err != nil {
 		return false, err
 	}
-	for _, s := range w.shards {
-		s.dirty.Store(true) // a kill leaves nothing lost, but perhaps nothing on the disk either
+	for i, s := range w.shards {
+		s.dirty.Store(w.ours(i)) // a kill leaves nothing lost, but perhaps nothing on the disk either
 	}
 	for _, i := range done {
 		if w.state[i].Swap(resumed) == unfinished {
@@ -323,6 +347,9 @@ func (w *Writer) resume() (bool, error) {
 // intact reports whether all shards have their size and their header, else the name of one that has not.
 func (w *Writer) intact() (name string, ok bool) {
 	for i, s := range w.layout.shards {
+		if !w.ours(i) {
+			continue
+		}
 		st, err := os.Lstat(w.shards[i].path)
 		if err != nil || !st.Mode().IsRegular() || st.Size() != s.size {
 			return s.name, false
@@ -404,10 +431,13 @@ func (w *Writer) Finish(i int) error {
 	return nil
 }
 
-// Shards describes the output's weight files, in order.
+// Shards describes the weight files that are written, in order.
 func (w *Writer) Shards() []ShardInfo {
 	var list []ShardInfo
-	for _, s := range w.layout.shards {
+	for i, s := range w.layout.shards {
+		if !w.ours(i) {
+			continue
+		}
 		list = append(list, ShardInfo{Name: s.name, Bytes: s.size, Tensors: len(s.tensors)})
 	}
 	return list

@@ -13,6 +13,7 @@ import (
 	"github.com/mergekit/mergekit/merge"
 	"github.com/mergekit/mergekit/merge/method"
 	"github.com/mergekit/mergekit/merge/plan"
+	"github.com/mergekit/mergekit/tensors"
 )
 
 // mergeOptions are the flags of the merge command.
@@ -23,7 +24,7 @@ type mergeOptions struct {
 	force, resume                 bool
 	noTokenizer, noCard           bool
 	allowNonFinite, verify        bool
-	report                        string
+	report, part                  string
 }
 
 // planOptions are the flags that change how a recipe is understood; merge and plan share them.
@@ -84,6 +85,14 @@ EXIT STATUS
 		RunE: func(cmd *cobra.Command, args []string) error { return runMerge(cmd, args[0], args[1], &o) },
 	}
 	o.register(cmd)
+	o.output(cmd)
+	f := cmd.Flags()
+	f.StringVar(&o.part, "part", "", "merge a share of the output's shards alone, for example 2/8; 'mergekit join' puts the parts together")
+	return cmd
+}
+
+// output adds the flags of how an output is made; merge and join share them.
+func (o *mergeOptions) output(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.backend, "backend", "auto", "where graphs run: auto, go, gomlx, xla:cpu, xla:cuda or the path of a PJRT plugin")
 	f.IntVar(&o.threads, "threads", 0, "worker threads; 0: all cores")
@@ -96,31 +105,44 @@ EXIT STATUS
 	f.BoolVar(&o.verify, "verify", false, "check that every assignment of an alignment is optimal")
 	f.BoolVar(&o.allowNonFinite, "allow-non-finite", false, "accept NaN and infinite values in the result")
 	f.StringVar(&o.report, "report", "", "write a page about the merge: what survives of task vectors, sign conflicts, overlap of masks, distances (costs another pass or two)")
-	return cmd
 }
 
 func runMerge(cmd *cobra.Command, recipe, out string, o *mergeOptions) error {
-	popts, err := o.plan()
+	mo, err := o.options()
 	if err != nil {
 		return err
+	}
+	if o.part != "" {
+		if mo.Part, err = tensors.ParsePart(o.part); err != nil {
+			return usageError{fmt.Errorf("--part: %w", err)}
+		}
+	}
+	return mergeWith(cmd, recipe, out, o.backend, mo)
+}
+
+// options are the flags as the merge takes them.
+func (o *mergeOptions) options() (merge.Options, error) {
+	popts, err := o.plan()
+	if err != nil {
+		return merge.Options{}, err
 	}
 	mo := merge.Options{Plan: popts, Threads: o.threads, Force: o.force, Resume: o.resume, CopyTokenizer: !o.noTokenizer,
 		ModelCard: !o.noCard, AllowNonFinite: o.allowNonFinite, Verify: o.verify, Version: version, Report: o.report}
 	if mo.ShardBytes, err = parseSize("--shard-size", o.shardSize); err != nil {
-		return err
+		return mo, err
 	}
 	if mo.ShardBytes == 0 {
 		mo.ShardBytes = -1
 	}
 	if o.maxMemory != "" {
 		if mo.MaxMemory, err = parseSize("--max-memory", o.maxMemory); err != nil {
-			return err
+			return mo, err
 		}
 	}
 	if o.threads < 0 {
-		return usageError{fmt.Errorf("--threads %d: give a positive number, or 0 for all cores", o.threads)}
+		return mo, usageError{fmt.Errorf("--threads %d: give a positive number, or 0 for all cores", o.threads)}
 	}
-	return mergeWith(cmd, recipe, out, o.backend, mo)
+	return mo, nil
 }
 
 // mergeWith opens the backend, merges and renders; merge and mergekit-yaml share it.
@@ -140,7 +162,11 @@ func mergeWith(cmd *cobra.Command, recipe, out, choice string, mo merge.Options)
 	mo.Trial = showTrial(cmd, steps)
 	mo.ModelBackend = modelBackend(choice)
 	mo.Warn = func(m string) { steps.end(); warn(cmd, m) }
-	mo.Started = func(total int64) { steps.end(); bar.Done(); bar = newProgress(cmd, total, "merging") }
+	doing := "merging"
+	if mo.Join > 0 {
+		doing = "checking"
+	}
+	mo.Started = func(total int64) { steps.end(); bar.Done(); bar = newProgress(cmd, total, doing) }
 	mo.Written = func(n int64) { bar.Add(n) }
 	s, err := merge.Run(cmd.Context(), recipe, out, mo)
 	steps.end()
@@ -162,6 +188,10 @@ func mergeWith(cmd *cobra.Command, recipe, out, choice string, mo merge.Options)
 
 func printSummary(s *merge.Summary) {
 	rate := float64(s.Read+s.Written) / s.Seconds
+	if s.Part != "" {
+		fmt.Printf("%s: part %s is complete: %s in %d shard%s, in %.1f s\n", s.Output, s.Part, bytesText(s.Written), s.Shards, plural(s.Shards), s.Seconds)
+		return
+	}
 	fmt.Printf("%s: %d tensors, %s parameters by %s in %.1f s\n", s.Output, s.Tensors, count(s.Elements), s.Method, s.Seconds)
 	fmt.Printf("  read about %s, wrote %s in %d shard%s (%s/s); peak memory %s anonymous, %s resident\n",
 		bytesText(s.Read), bytesText(s.Written), s.Shards, plural(s.Shards), bytesText(int64(rate)), bytesText(s.PeakAnon), bytesText(s.PeakRSS))
