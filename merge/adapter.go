@@ -85,7 +85,7 @@ func (s *fusedSource) elems() int64 { return s.n }
 
 // Bytes computes elements [off, off+n) into scratch.
 func (s *fusedSource) Bytes(off, n int64, scratch []byte) ([]byte, error) {
-	dtype := s.view.DType
+	dtype := s.r.DType
 	if off < 0 || off+n > s.n {
 		return nil, fmt.Errorf("%s: elements %d to %d are outside the tensor", s, off, off+n)
 	}
@@ -117,7 +117,7 @@ func (s *fusedSource) read(w []float32, off int64) error {
 		return err
 	}
 	s.WillNeed(off, int64(len(w)))
-	return tensors.DecodeFloat32(w, data, s.view.DType)
+	return tensors.DecodeFloat32(w, data, s.r.DType)
 }
 
 func (s *fusedSource) WillNeed(off, n int64) {

@@ -9,10 +9,10 @@ import (
 	"github.com/mergekit/mergekit/tensors"
 )
 
-// fileSource is a tensor of a mapped checkpoint.
+// fileSource is a tensor of a checkpoint: mapped, or made by a source where it is read.
 type fileSource struct {
 	model *plan.Model
-	view  tensors.View
+	r     *tensors.Reader
 }
 
 // newSource makes a task's input: one tensor, or several read as one.
@@ -47,11 +47,11 @@ func modelSource(m *plan.Model, name string) (part, error) {
 
 // ownSource is a tensor of a model as an adapter leaves it, before any alignment.
 func ownSource(m *plan.Model, name string) (part, error) {
-	v, err := m.Checkpoint.View(name)
+	r, err := m.Checkpoint.Reader(name)
 	if err != nil {
 		return nil, err
 	}
-	file := &fileSource{m, v}
+	file := &fileSource{m, r}
 	if m.Adapter == nil {
 		return file, nil
 	}
@@ -62,26 +62,26 @@ func ownSource(m *plan.Model, name string) (part, error) {
 	return file, nil
 }
 
-func (s *fileSource) elems() int64         { return s.view.Elems() }
-func (s *fileSource) DType() tensors.DType { return s.view.DType }
-func (s *fileSource) String() string       { return s.view.Name + " of " + s.model.Name() }
+func (s *fileSource) elems() int64         { return s.r.Elems() }
+func (s *fileSource) DType() tensors.DType { return s.r.DType }
+func (s *fileSource) String() string       { return s.r.Name + " of " + s.model.Name() }
 
-func (s *fileSource) Bytes(off, n int64, _ []byte) ([]byte, error) {
-	size := int64(s.view.DType.Size())
-	if off < 0 || (off+n)*size > int64(len(s.view.Data)) {
+func (s *fileSource) Bytes(off, n int64, scratch []byte) ([]byte, error) {
+	if off < 0 || n < 0 || off+n > s.elems() {
 		return nil, fmt.Errorf("%s: elements %d to %d are outside the tensor", s, off, off+n)
 	}
-	return s.view.Data[off*size : (off+n)*size], nil
+	size := int64(s.r.DType.Size())
+	return s.r.Bytes(off*size, n*size, scratch)
 }
 
 func (s *fileSource) WillNeed(off, n int64) {
-	size := int64(s.view.DType.Size())
-	s.model.Checkpoint.WillNeed(s.view.Name, off*size, n*size)
+	size := int64(s.r.DType.Size())
+	s.r.WillNeed(off*size, n*size)
 }
 
 func (s *fileSource) Release(off, n int64) {
-	size := int64(s.view.DType.Size())
-	s.model.Checkpoint.Release(s.view.Name, off*size, min(n*size, int64(len(s.view.Data))-off*size))
+	size := int64(s.r.DType.Size())
+	s.r.Release(off*size, n*size)
 }
 
 // joinedSource reads several tensors as one, in order.
