@@ -1,0 +1,136 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// Listing is what a hub says about one revision of a repository.
+type Listing struct {
+	Commit string
+	Files  []File
+}
+
+// mostFiles bounds a listing.
+const mostFiles = 200_000
+
+// revisionInfo is the hub's answer.
+type revisionInfo struct {
+	SHA      string `json:"sha"`
+	Siblings []struct {
+		Name   string `json:"rfilename"`
+		Size   *int64 `json:"size"`
+		BlobID string `json:"blobId"`
+		LFS    *struct {
+			SHA256 string `json:"sha256"`
+			OID    string `json:"oid"`
+			Size   int64  `json:"size"`
+		} `json:"lfs"`
+	} `json:"siblings"`
+}
+
+// List asks the hub which files a revision has.
+func (c *Client) List(ctx context.Context, n Name) (*Listing, error) {
+	elements := append([]string{"api", "models"}, strings.Split(n.Repo, "/")...)
+	address := c.address(append(elements, "revision", n.revision())...) + "?blobs=true"
+	var info revisionInfo
+	if _, err := c.call(ctx, http.MethodGet, address, nil, nil, n.Written, &info); err != nil {
+		return nil, err
+	}
+	bad := func(format string, args ...any) error {
+		return &TransferError{Repo: n.Written, Msg: "the hub's listing " + fmt.Sprintf(format, args...), Hint: "check HF_ENDPOINT"}
+	}
+	if !commitForm.MatchString(info.SHA) {
+		return nil, bad("names no commit")
+	}
+	if len(info.Siblings) > mostFiles {
+		return nil, bad("has %d files, at most %d are read", len(info.Siblings), mostFiles)
+	}
+	l := &Listing{Commit: info.SHA}
+	seen := map[string]bool{}
+	for _, s := range info.Siblings {
+		f := File{Path: s.Name, Size: -1, Etag: s.BlobID}
+		if s.Size != nil {
+			f.Size = *s.Size
+		}
+		if s.LFS != nil {
+			f.Size, f.Etag = s.LFS.Size, s.LFS.SHA256
+			if f.Etag == "" {
+				f.Etag = strings.TrimPrefix(s.LFS.OID, "sha256:")
+			}
+		}
+		switch {
+		case !plainPath(f.Path):
+			return nil, bad("has a file %q, which is no path inside a directory", plain(f.Path))
+		case seen[f.Path]:
+			return nil, bad("has %q twice", plain(f.Path))
+		case f.Etag != "" && !etagForm.MatchString(f.Etag):
+			return nil, bad("gives %q the hash %q, which is none", plain(f.Path), plain(f.Etag))
+		case f.Size < -1:
+			return nil, bad("gives %q a negative size", plain(f.Path))
+		}
+		seen[f.Path] = true
+		l.Files = append(l.Files, f)
+	}
+	return l, nil
+}
+
+// describe asks for size and hash of a file whose listing lacks them, as mirrors of hubs do.
+func (c *Client) describe(ctx context.Context, n Name, commit string, f File) (File, error) {
+	if f.Size >= 0 && f.Etag != "" {
+		return f, nil
+	}
+	err := c.retry(ctx, func() error {
+		req, err := c.request(ctx, http.MethodHead, c.fileAddress(n.Repo, commit, f.Path), nil)
+		if err != nil {
+			return err
+		}
+		resp, err := c.first(req, n.Written, f.Path)
+		if err != nil {
+			return err
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode >= 400 {
+			return refusal(resp, n.Written, f.Path, req.Header.Get("Authorization") != "")
+		}
+		size, etag := resp.Header.Get("X-Linked-Size"), resp.Header.Get("X-Linked-Etag")
+		if size == "" {
+			size = resp.Header.Get("Content-Length")
+		}
+		if etag == "" {
+			etag = resp.Header.Get("Etag")
+		}
+		etag = strings.Trim(strings.TrimPrefix(etag, "W/"), `"`)
+		length, err := strconv.ParseInt(size, 10, 64)
+		if err != nil || length < 0 || !etagForm.MatchString(etag) {
+			return &TransferError{Repo: n.Written, File: f.Path, Msg: "the server tells neither size nor hash, so that what comes could not be verified", Hint: "check HF_ENDPOINT"}
+		}
+		f.Size, f.Etag = length, etag
+		return nil
+	})
+	return f, err
+}
+
+// first sends a request and follows redirects inside the endpoint only: the headers of the hub's own answer are wanted, not those
+// of the store that it leads to.
+func (c *Client) first(req *http.Request, repo, file string) (*http.Response, error) {
+	own := *c.http
+	own.CheckRedirect = func(next *http.Request, via []*http.Request) error {
+		if !c.own(next.URL) {
+			return http.ErrUseLastResponse
+		}
+		return c.redirected(next, via)
+	}
+	other := &Client{s: c.s, endpoint: c.endpoint, http: &own}
+	return other.do(req, repo, file)
+}
+
+// unreachable reports whether an error says that there is no way to the hub, or that the hub is ill, as opposed to a clear answer.
+func unreachable(err error) bool {
+	var t *TransferError
+	return errors.As(err, &t)
+}
