@@ -97,7 +97,7 @@ func TestAssembleRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	for _, c := range []struct {
 		says     string
 		listings []Listing

@@ -26,32 +26,62 @@ type machine struct {
 	at       int
 	stack    []any
 	memo     map[uint32]any
-	made     int // values that take memory of their own
+	made     int   // values that take memory of their own
+	copied   int64 // bytes that calls have made of values that may be used again and again
 	storages func(key string, dtype tensors.DType, elems int64) (*storage, error)
 }
 
-// storageTypes are the names of storages by dtype.
+// untyped is the storage of bytes whose dtype the tensor says.
+const untyped = global("torch.storage.UntypedStorage")
+
+// storageTypes are the names of storages by dtype. torch writes them for any device under the module torch, and did for GPUs under
+// torch.cuda.
 var storageTypes = map[global]tensors.DType{
 	"torch.FloatStorage": tensors.F32, "torch.DoubleStorage": tensors.F64, "torch.HalfStorage": tensors.F16, "torch.BFloat16Storage": tensors.BF16,
 	"torch.LongStorage": tensors.I64, "torch.IntStorage": tensors.I32, "torch.ShortStorage": tensors.I16, "torch.CharStorage": tensors.I8,
-	"torch.ByteStorage": tensors.U8, "torch.BoolStorage": tensors.Bool,
+	"torch.ByteStorage": tensors.U8, "torch.BoolStorage": tensors.Bool, "torch.ComplexFloatStorage": tensors.C64, untyped: tensors.U8,
 }
 
-// known are the other names that may stand in a file. They are functions of Python that reduce knows.
-var known = map[global]bool{
-	"torch._utils._rebuild_tensor_v2": true, "torch._utils._rebuild_parameter": true, "torch.Size": true, "collections.OrderedDict": true,
+// torchDTypes are the dtypes that a tensor on an untyped storage names, and any dictionary may hold.
+var torchDTypes = map[global]tensors.DType{
+	"torch.float32": tensors.F32, "torch.float64": tensors.F64, "torch.float16": tensors.F16, "torch.bfloat16": tensors.BF16,
+	"torch.float8_e4m3fn": tensors.F8E4M3, "torch.float8_e5m2": tensors.F8E5M2, "torch.float8_e8m0fnu": tensors.F8E8M0,
+	"torch.float8_e4m3fnuz": tensors.F8E4M3FNUZ, "torch.float8_e5m2fnuz": tensors.F8E5M2FNUZ,
+	"torch.int64": tensors.I64, "torch.int32": tensors.I32, "torch.int16": tensors.I16, "torch.int8": tensors.I8,
+	"torch.uint64": tensors.U64, "torch.uint32": tensors.U32, "torch.uint16": tensors.U16, "torch.uint8": tensors.U8,
+	"torch.bool": tensors.Bool, "torch.complex64": tensors.C64,
+}
+
+// calls are the functions of Python that may be called: reduce does what they would do.
+var calls = map[global]bool{
+	"torch._utils._rebuild_tensor": true, "torch._utils._rebuild_tensor_v2": true, "torch._utils._rebuild_tensor_v3": true,
+	"torch._utils._rebuild_parameter": true, "torch._utils._rebuild_parameter_with_state": true, "torch._tensor._rebuild_from_type_v2": true,
+	"torch.Size": true, "torch.device": true, "collections.OrderedDict": true,
 	"numpy.dtype": true, "numpy.core.multiarray.scalar": true, "numpy._core.multiarray.scalar": true, "_codecs.encode": true,
+}
+
+// classes are names that may be handed to a call.
+var classes = map[global]bool{"torch.Tensor": true, "torch.nn.parameter.Parameter": true}
+
+// known reports whether a file may refer to a name.
+func known(g global) bool {
+	_, storage := storageTypes[g]
+	_, dtype := torchDTypes[g]
+	return storage || dtype || calls[g] || classes[g]
 }
 
 // What no real file comes near: a byte of a hostile program can make a value of many.
 const (
 	maxStack = 1 << 20
 	maxMade  = 1 << 22
+	// maxCopied is for all calls together; indices in numpy's numbers, 8 bytes each, are what uses most of it.
+	maxCopied = 1 << 26
 )
 
 // run carries out the program and returns what it leaves on the stack.
 func (m *machine) run() (any, error) {
 	m.memo = map[uint32]any{}
+	m.stack = nil
 	for {
 		op, err := m.byte()
 		if err != nil {
@@ -63,7 +93,7 @@ func (m *machine) run() (any, error) {
 		if err := m.step(op); err != nil {
 			return nil, err
 		}
-		if len(m.stack) > maxStack || m.made > maxMade || len(m.memo) > maxMade {
+		if len(m.stack) > maxStack || m.made > maxMade || len(m.memo) > maxMade || m.copied > maxCopied {
 			return nil, bad("its pickle makes more than %d values, or piles up more than %d", maxMade, maxStack)
 		}
 	}
@@ -216,6 +246,18 @@ func (m *machine) step(op byte) error {
 	return nil
 }
 
+// dangerous are instructions that make objects of any class or look something up outside, for messages.
+var dangerous = map[byte]string{
+	'i': "INST", 'o': "OBJ", 0x81: "NEWOBJ", 0x92: "NEWOBJ_EX", 0x82: "EXT1", 0x83: "EXT2", 0x84: "EXT4", 'P': "PERSID", 0x97: "NEXT_BUFFER",
+}
+
+func instruction(op byte) string {
+	if name, ok := dangerous[op]; ok {
+		return name
+	}
+	return fmt.Sprintf("0x%02x", op)
+}
+
 // scalar pushes numbers and text.
 func (m *machine) scalar(op byte) error {
 	fixed := map[byte]int{'K': 1, 'M': 2, 'J': 4, 'G': 8} // BININT1, BININT2, BININT, BINFLOAT
@@ -239,7 +281,7 @@ func (m *machine) scalar(op byte) error {
 	widths := map[byte]int{0x8a: 1, 0x8b: 4, 0x8c: 1, 'X': 4, 0x8d: 8, 'C': 1, 'B': 4, 0x8e: 8, 'U': 1, 'T': 4}
 	width, ok := widths[op]
 	if !ok {
-		return &tensors.FormatError{Msg: fmt.Sprintf("has the pickle instruction 0x%02x at byte %d, which builds no plain value and is not carried out", op, m.at-1), Hint: "save the tensors alone, with torch.save of a dictionary"}
+		return &tensors.FormatError{Msg: fmt.Sprintf("has the pickle instruction %s at byte %d, which builds no plain value and is not carried out", instruction(op), m.at-1), Hint: "save the tensors alone, with torch.save of a dictionary"}
 	}
 	b, err := m.counted(width)
 	if err != nil {
@@ -328,8 +370,11 @@ func (m *machine) name(op byte) error {
 		}
 	}
 	g := global(module + "." + name)
-	if _, storage := storageTypes[g]; !storage && !known[g] {
-		text := strconv.Quote(string(g))
+	if rest, cuda := strings.CutPrefix(string(g), "torch.cuda."); cuda && storageTypes[global("torch."+rest)] != 0 {
+		g = global("torch." + rest)
+	}
+	if !known(g) {
+		text := strconv.QuoteToASCII(string(g)) // letters of other alphabets look like those of well-known names
 		if len(text) > 200 {
 			text = text[:200] + "..."
 		}
@@ -339,15 +384,18 @@ func (m *machine) name(op byte) error {
 	return nil
 }
 
-// persistent reads ("storage", type, key, device, elements).
+// persistent reads ("storage", type, key, device, elements), in old files with a sixth part that is None.
 func (m *machine) persistent() error {
 	v, err := m.pop()
 	if err != nil {
 		return err
 	}
 	id, _ := v.(Tuple)
-	if len(id) != 5 || id[0] != "storage" {
+	if len(id) < 5 || len(id) > 6 || id[0] != "storage" {
 		return bad("its pickle refers to something outside that is no storage")
+	}
+	if len(id) == 6 && id[5] != nil {
+		return &tensors.FormatError{Msg: "has storages that are windows on others, as torch wrote before version 0.4", Hint: "load it with torch and save it again"}
 	}
 	kind, _ := id[1].(global)
 	key, ok1 := id[2].(string)
@@ -436,11 +484,7 @@ func (m *machine) fill(op byte) error {
 	case *Dict:
 		if (op == 's' || op == 'u') && len(items)%2 == 0 {
 			for i := 0; i < len(items); i += 2 {
-				key, ok := items[i].(string)
-				if !ok {
-					return &tensors.FormatError{Msg: fmt.Sprintf("has a dictionary with the key %v, which is no name", items[i]), Hint: "save a dictionary of names to tensors"}
-				}
-				x.set(key, items[i+1])
+				x.set(items[i], items[i+1])
 			}
 			return nil
 		}

@@ -14,12 +14,18 @@ func (m *machine) reduce(f, arguments any) (any, error) {
 		return nil, bad("its pickle calls something that is no name")
 	}
 	switch g {
-	case "torch._utils._rebuild_tensor_v2":
-		return rebuild(args)
-	case "torch._utils._rebuild_parameter":
+	case "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3":
+		return rebuild(g, args)
+	case "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state":
 		if len(args) > 0 {
 			if t, ok := args[0].(*Tensor); ok {
 				return t, nil
+			}
+		}
+	case "torch._tensor._rebuild_from_type_v2": // (function, class, arguments, attributes)
+		if len(args) == 4 && (args[1] == global("torch.nn.parameter.Parameter") || args[1] == global("torch.Tensor")) {
+			if inner, ok := args[0].(global); ok && inner != g {
+				return m.reduce(inner, args[2])
 			}
 		}
 	case "torch.Size":
@@ -28,9 +34,15 @@ func (m *machine) reduce(f, arguments any) (any, error) {
 				return t, nil
 			}
 		}
+	case "torch.device":
+		if len(args) > 0 {
+			if name, ok := args[0].(string); ok {
+				return name, nil
+			}
+		}
 	case "collections.OrderedDict":
-		if len(args) == 0 {
-			return &Dict{}, nil
+		if d, err := m.ordered(args); d != nil || err != nil {
+			return d, err
 		}
 	case "numpy.dtype":
 		if len(args) > 0 {
@@ -43,15 +55,47 @@ func (m *machine) reduce(f, arguments any) (any, error) {
 	case "_codecs.encode": // how protocol 2 writes bytes: as text whose characters are the bytes
 		if len(args) == 2 && args[1] == "latin1" {
 			if text, ok := args[0].(string); ok {
+				m.copied += int64(len(text))
 				return latin1(text)
 			}
 		}
 	}
+	if !calls[g] {
+		return nil, bad("its pickle calls %s, which is no function", string(g))
+	}
 	return nil, bad("its pickle calls %s with arguments that it does not take", string(g))
 }
 
-// rebuild makes a tensor of (storage, offset, size, stride, ...).
-func rebuild(args Tuple) (any, error) {
+// ordered makes an OrderedDict: an empty one, or of the pairs that Python 2 hands to it.
+func (m *machine) ordered(args Tuple) (any, error) {
+	d := &Dict{}
+	if len(args) == 0 {
+		return d, nil
+	}
+	pairs, ok := args[0].(*List)
+	if len(args) != 1 || !ok || len(pairs.Ints) > 0 {
+		return nil, nil
+	}
+	m.copied += 64 * int64(len(pairs.Items))
+	if m.copied > maxCopied {
+		return nil, bad("its pickle copies dictionaries again and again")
+	}
+	for _, p := range pairs.Items {
+		pair, ok := p.(Tuple)
+		if l, isList := p.(*List); isList {
+			pair, ok = Tuple(l.Items), true
+		}
+		if !ok || len(pair) != 2 {
+			return nil, nil
+		}
+		d.set(pair[0], pair[1])
+	}
+	return d, nil
+}
+
+// rebuild makes a tensor of (storage, offset, size, stride, ...). The third version has a storage of bytes and names the dtype: the
+// seventh part.
+func rebuild(function global, args Tuple) (any, error) {
 	if len(args) < 4 {
 		return nil, bad("a tensor has %d parts", len(args))
 	}
@@ -61,6 +105,17 @@ func rebuild(args Tuple) (any, error) {
 	stride, ok4 := whole(args[3])
 	if !ok1 || !ok2 || !ok3 || !ok4 {
 		return nil, bad("a tensor is made of other things than storage, offset, size and stride")
+	}
+	if function == "torch._utils._rebuild_tensor_v3" {
+		if len(args) < 7 {
+			return nil, bad("a tensor has %d parts", len(args))
+		}
+		name, _ := args[6].(global)
+		dtype, ok := torchDTypes[name]
+		if !ok {
+			return nil, bad("a tensor has no dtype")
+		}
+		s = s.as(dtype)
 	}
 	t := &Tensor{DType: s.dtype, storage: s, offset: offset, stride: stride, Shape: make([]int, len(size))}
 	for i, n := range size {

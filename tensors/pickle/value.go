@@ -1,9 +1,7 @@
 package pickle
 
 import (
-	"errors"
 	"fmt"
-	"io"
 
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -37,20 +35,26 @@ func (l *List) add(values []any) {
 	}
 }
 
-// Dict is a dictionary whose keys are text, in the order in which they were added.
+// Dict is a dictionary: the entries whose keys are text, in the order in which they were added. Others name no tensor and are counted.
 type Dict struct {
 	Keys   []string
 	Values map[string]any
+	Rest   int // entries whose keys are no text
 }
 
-func (d *Dict) set(key string, value any) {
+func (d *Dict) set(key, value any) {
+	name, ok := key.(string)
+	if !ok {
+		d.Rest++
+		return
+	}
 	if d.Values == nil {
 		d.Values = map[string]any{}
 	}
-	if _, ok := d.Values[key]; !ok {
-		d.Keys = append(d.Keys, key)
+	if _, ok := d.Values[name]; !ok {
+		d.Keys = append(d.Keys, name)
 	}
-	d.Values[key] = value
+	d.Values[name] = value
 }
 
 // Tensor is a tensor whose bytes are still in the file.
@@ -64,12 +68,32 @@ type Tensor struct {
 	elems   int64
 }
 
-// storage is a piece of the archive.
+// storage is a run of elements of the file.
 type storage struct {
 	key   string
 	dtype tensors.DType
 	elems int64
-	open  func() (io.ReaderAt, int64, error) // the bytes, and how many
+	from  content
+	off   int64 // of the first byte
+	// bytesOf is the storage that this one is another reading of.
+	bytesOf *storage
+}
+
+// as is the storage with its bytes counted as elements of another dtype. Where it lies is known later in old files, so it asks the first.
+func (s *storage) as(dtype tensors.DType) *storage {
+	whole := s
+	if s.bytesOf != nil {
+		whole = s.bytesOf
+	}
+	return &storage{key: s.key, dtype: dtype, elems: s.elems * int64(s.dtype.Size()) / int64(dtype.Size()), from: s.from, bytesOf: whole}
+}
+
+// begin is the place of the first byte in the file.
+func (s *storage) begin() int64 {
+	if s.bytesOf != nil {
+		return s.bytesOf.off
+	}
+	return s.off
 }
 
 // Elems returns the number of elements.
@@ -77,42 +101,73 @@ func (t *Tensor) Elems() int64 { return t.elems }
 
 // Data reads the elements, little-endian and row-major.
 func (t *Tensor) Data() ([]byte, error) {
-	r, size, err := t.storage.open()
-	if err != nil {
-		return nil, err
+	out := make([]byte, t.elems*int64(t.DType.Size()))
+	return out, t.ReadAt(out, 0)
+}
+
+// ReadAt reads elements, little-endian and row-major, from byte off of them on; both ends are borders of elements. With WillNeed and
+// Release it makes a tensors.Source of the tensor.
+func (t *Tensor) ReadAt(dst []byte, off int64) error {
+	if len(dst) == 0 {
+		return nil
 	}
 	width := int64(t.DType.Size())
-	first, last := t.extent()
-	if t.elems == 0 {
-		return []byte{}, nil
-	}
-	if last >= size/width {
-		return nil, bad("a tensor reaches to element %d of storage %q, which has %d", last, t.storage.key, size/width)
-	}
-	raw := make([]byte, (last-first+1)*width)
-	if _, err := r.ReadAt(raw, first*width); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
 	if t.contiguous() {
-		return raw, nil
+		raw, err := t.storage.from.bytes(t.begin()+off, int64(len(dst)))
+		copy(dst, raw)
+		return err
 	}
-	out := make([]byte, t.elems*width)
-	at := make([]int, len(t.Shape))
-	for i := range t.elems {
+	first, last := t.extent()
+	raw, err := t.storage.from.bytes(t.begin(), (last-first+1)*width)
+	if err != nil {
+		return err
+	}
+	t.gather(dst, raw, off/width)
+	return nil
+}
+
+// begin is the place of the first element in the file.
+func (t *Tensor) begin() int64 { return t.storage.begin() + t.offset*int64(t.DType.Size()) }
+
+// gather copies elements from elem on; raw begins at the tensor's first. It goes along the last axis, and counts on the others.
+func (t *Tensor) gather(dst, raw []byte, elem int64) {
+	width := int64(t.DType.Size())
+	inner := len(t.Shape) - 1
+	at := make([]int64, len(t.Shape))
+	for k := inner; k >= 0; k-- {
+		at[k] = elem % int64(t.Shape[k])
+		elem /= int64(t.Shape[k])
+	}
+	step := t.stride[inner] * width
+	for len(dst) > 0 {
 		from := int64(0)
 		for k, c := range at {
-			from += int64(c) * t.stride[k]
+			from += c * t.stride[k] * width
 		}
-		copy(out[i*width:(i+1)*width], raw[from*width:])
-		for k := len(at) - 1; k >= 0; k-- {
-			if at[k]++; at[k] < t.Shape[k] {
+		n := min(int64(t.Shape[inner])-at[inner], int64(len(dst))/width)
+		if step == width {
+			copy(dst[:n*width], raw[from:])
+		} else {
+			for i := range n {
+				copy(dst[i*width:(i+1)*width], raw[from+i*step:])
+			}
+		}
+		dst = dst[n*width:]
+		at[inner] = 0
+		for k := inner - 1; k >= 0; k-- {
+			if at[k]++; at[k] < int64(t.Shape[k]) {
 				break
 			}
 			at[k] = 0
 		}
 	}
-	return out, nil
 }
+
+// WillNeed does nothing: what is gathered lies anywhere in the storage.
+func (t *Tensor) WillNeed(int64, int64) {}
+
+// Release does nothing, for the same reason.
+func (t *Tensor) Release(int64, int64) {}
 
 // extent is the first and last element of the storage that the tensor has; strides are not negative.
 func (t *Tensor) extent() (first, last int64) {
@@ -138,23 +193,27 @@ func (t *Tensor) contiguous() bool {
 func (t *Tensor) check() error {
 	t.elems = tensors.Info{Shape: t.Shape}.Elems()
 	if len(t.Shape) != len(t.stride) || len(t.Shape) > 64 || t.elems < 0 || t.offset < 0 {
-		return bad("a tensor has the impossible shape %v with strides %v", t.Shape, t.stride)
+		const most = 8 // dimensions in the message
+		return bad("a tensor has the impossible shape %v... with %d dimensions and %d strides", t.Shape[:min(most, len(t.Shape))], len(t.Shape), len(t.stride))
 	}
 	// More elements than the storage has are one element seen many times, which nothing that is saved on purpose needs.
 	if t.elems > t.storage.elems {
 		return bad("a tensor of shape %v has more elements than its storage, %d", t.Shape, t.storage.elems)
+	}
+	if t.elems == 0 {
+		return nil
 	}
 	last := t.offset
 	for k, n := range t.Shape {
 		if t.stride[k] < 0 || t.stride[k] > t.storage.elems && n > 1 {
 			return bad("a tensor of shape %v has the impossible strides %v", t.Shape, t.stride)
 		}
-		last += int64(max(n-1, 0)) * min(t.stride[k], t.storage.elems) // each factor is below 2^40 where the file is real
+		last += int64(n-1) * min(t.stride[k], t.storage.elems) // each factor is below 2^40 where the file is real
 		if last < 0 || last > 1<<50 {
 			return bad("a tensor of shape %v with strides %v lies outside of its storage", t.Shape, t.stride)
 		}
 	}
-	if t.elems > 0 && last >= t.storage.elems {
+	if last >= t.storage.elems {
 		return bad("a tensor of shape %v with strides %v lies outside of its storage of %d elements", t.Shape, t.stride, t.storage.elems)
 	}
 	return nil
