@@ -148,6 +148,8 @@ func TestPatchConfig(t *testing.T) {
 			"{\n  \"n\": 2,\n  \"last\": true,\n  \"b\": false,\n  \"d\": \"bfloat16\"\n}\n", ""},
 		{"dotted", `{"text_config": {"n": 1}, "a.b": 1}`, map[string]any{"text_config.n": 3, "a.b": 2, "new.in": "x"},
 			"{\n  \"text_config\": {\n    \"n\": 3\n  },\n  \"a.b\": 2,\n  \"new\": {\n    \"in\": \"x\"\n  }\n}\n", ""},
+		{"taken out", `{"a": 1, "b": {"c": 2, "d": 3}, "e.f": 4}`, map[string]any{"a": Removed, "b.c": Removed, "e.f": Removed, "x": Removed, "a.y": Removed},
+			"{\n  \"b\": {\n    \"d\": 3\n  }\n}\n", ""},
 		{"of two equal keys the last counts", `{"a": 1, "b": 2, "a": 3}`, nil, "{\n  \"a\": 3,\n  \"b\": 2\n}\n", ""},
 		{"only the dtype key that was named", `{"torch_dtype": "float32"}`, map[string]any{"torch_dtype": "bfloat16"}, "{\n  \"torch_dtype\": \"bfloat16\"\n}\n", ""},
 		{"Python's numbers", `{"limit": [0.0, Infinity, -Infinity, NaN]}`, map[string]any{"x": json.Number("Infinity")},

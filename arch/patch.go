@@ -11,7 +11,8 @@ import (
 // PatchConfig rewrites a config.json with some keys set and everything else as it was: the order of keys, every digit of
 // every number, unknown keys. set maps dotted keys to values (anything that encoding/json can write); a key that is there
 // keeps its place, a new one goes to the end of its object, in order of name, and objects on the way are made where they
-// are missing. Nothing else is added: who changes the dtype names dtype, torch_dtype or both (see Config.DTypeKeys).
+// are missing. Nothing else is added: who changes the dtype names dtype, torch_dtype or both (see Config.DTypeKeys). The
+// value Removed takes a key out.
 //
 // The result is indented by two spaces and ends with a newline. An empty raw counts as an empty object.
 func PatchConfig(raw []byte, set map[string]any) ([]byte, error) {
@@ -28,6 +29,10 @@ func PatchConfig(raw []byte, set map[string]any) ([]byte, error) {
 	}
 	slices.Sort(keys)
 	for _, k := range keys {
+		if _, gone := set[k].(removed); gone {
+			removeDotted(root, k)
+			continue
+		}
 		v, err := encode(set[k])
 		if err != nil {
 			return nil, fmt.Errorf("%s: the value for %q cannot be written: %w", ConfigName, k, err)
@@ -42,6 +47,26 @@ func PatchConfig(raw []byte, set map[string]any) ([]byte, error) {
 		return nil, fmt.Errorf("the configuration would not be readable: %w", err)
 	}
 	return out, nil
+}
+
+// Removed, as a value of PatchConfig, takes a key out of a configuration.
+var Removed any = removed{}
+
+type removed struct{}
+
+// removeDotted removes one key if it is there, found as Config.Get finds it.
+func removeDotted(n *node, key string) {
+	for n != nil && n.kind == '{' {
+		if i := slices.Index(n.keys, key); i >= 0 {
+			n.keys, n.raws, n.kids = slices.Delete(n.keys, i, i+1), slices.Delete(n.raws, i, i+1), slices.Delete(n.kids, i, i+1)
+			return
+		}
+		head, tail, dotted := strings.Cut(key, ".")
+		if !dotted {
+			return
+		}
+		n, key = n.get(head), tail
+	}
 }
 
 // encode turns a Go value into a node.

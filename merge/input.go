@@ -3,6 +3,7 @@ package merge
 import (
 	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/merge/stream"
+	"github.com/mergekit/mergekit/tensors"
 )
 
 // Source reads a tensor of an opened model as merges read it: a view of the mapped file, with what an adapter changes. Several names
@@ -14,4 +15,10 @@ func Source(m *plan.Model, names ...string) (stream.Source, error) {
 // Identify writes what tells a model's files from others into a hash: names, sizes and times.
 func Identify(h interface{ Write([]byte) (int, error) }, m *plan.Model) {
 	identifyFiles(h, m.Files())
+}
+
+// CopyTokenizer copies what a model needs to read text and to generate from its directory, or from its adapter's where that brings its
+// own.
+func CopyTokenizer(w *tensors.Writer, m *plan.Model) error {
+	return copyBeside(w, m, tokenizerFiles)
 }

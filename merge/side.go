@@ -46,19 +46,25 @@ func sideFiles(p *plan.Plan, w *tensors.Writer, o Options) error {
 				names = append(names, filepath.Base(f))
 			}
 		}
-		seen := map[string]bool{}
-		for _, name := range names {
-			from := filepath.Join(p.Donor.Dir, name)
-			if p.Donor.AdapterDir != "" && adapter.Tokenizer(p.Donor.AdapterDir, name) {
-				from = filepath.Join(p.Donor.AdapterDir, name)
-			}
-			if st, err := os.Stat(from); seen[name] || err != nil || !st.Mode().IsRegular() {
-				continue
-			}
-			seen[name] = true
-			if err := w.CopyFile(name, from); err != nil {
-				return err
-			}
+		return copyBeside(w, p.Donor, names)
+	}
+	return nil
+}
+
+// copyBeside copies files that stand beside a model's weights, or those of its adapter in their place where it brings its own.
+func copyBeside(w *tensors.Writer, m *plan.Model, names []string) error {
+	seen := map[string]bool{}
+	for _, name := range names {
+		from := filepath.Join(m.Dir, name)
+		if m.AdapterDir != "" && adapter.Tokenizer(m.AdapterDir, name) {
+			from = filepath.Join(m.AdapterDir, name)
+		}
+		if st, err := os.Stat(from); seen[name] || err != nil || !st.Mode().IsRegular() {
+			continue
+		}
+		seen[name] = true
+		if err := w.CopyFile(name, from); err != nil {
+			return err
 		}
 	}
 	return nil
