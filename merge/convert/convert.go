@@ -61,7 +61,6 @@ type source interface {
 // buffers are a worker's own; they grow to the size of a piece.
 type buffers struct {
 	out, raw []byte
-	floats   []float32
 }
 
 // grown returns a slice of n elements, s itself if it has the room.

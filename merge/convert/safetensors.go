@@ -32,17 +32,8 @@ func Safetensors(ctx context.Context, src, out string, o Options) (*Report, erro
 	if err := identify(x.id, c.Files()); err != nil {
 		return nil, err
 	}
-	for _, name := range c.Names() {
-		v, err := c.View(name)
-		if err != nil {
-			return nil, err
-		}
-		info := v.Info
-		if o.DType != nil && info.DType.IsFloat() {
-			info.DType = *o.DType
-		}
-		x.infos = append(x.infos, info)
-		x.from = append(x.from, &mapped{c, v, info.DType})
+	if err := x.tensors(c, o); err != nil {
+		return nil, err
 	}
 	var warnings []string
 	if ownsDirectory(src) {
@@ -75,39 +66,59 @@ func identify(id identity, files []string) error {
 	return nil
 }
 
-// mapped is a tensor of an open checkpoint.
-type mapped struct {
-	c    *tensors.Checkpoint
-	view tensors.View
-	to   tensors.DType
+// tensors lists all tensors of a checkpoint.
+func (x *output) tensors(c *tensors.Checkpoint, o Options) error {
+	for _, name := range c.Names() {
+		r, err := c.Reader(name)
+		if err != nil {
+			return err
+		}
+		info := r.Info
+		if o.DType != nil && info.DType.IsFloat() {
+			info.DType = *o.DType
+		}
+		x.infos = append(x.infos, info)
+		x.from = append(x.from, &reading{r, info.DType})
+	}
+	return nil
+}
+
+// reading is a tensor of an open checkpoint.
+type reading struct {
+	r  *tensors.Reader
+	to tensors.DType
 }
 
 // input translates a range of the output to one of the stored tensor.
-func (m *mapped) input(off, n int64) (int64, int64) {
-	if m.to == m.view.DType { // also the types that are smaller than a byte
+func (m *reading) input(off, n int64) (int64, int64) {
+	if m.to == m.r.DType { // also the types that are smaller than a byte
 		return off, n
 	}
-	in, out := int64(m.view.DType.Size()), int64(m.to.Size())
+	in, out := int64(m.r.DType.Size()), int64(m.to.Size())
 	return off / out * in, n / out * in
 }
 
-func (m *mapped) bytes(b *buffers, off, n int64) ([]byte, error) {
+func (m *reading) bytes(b *buffers, off, n int64) ([]byte, error) {
 	from, count := m.input(off, n)
-	m.c.WillNeed(m.view.Name, from, count)
-	data := m.view.Data[from:][:count]
-	if m.to == m.view.DType {
-		return data, nil
+	m.r.WillNeed(from, count)
+	var raw []byte
+	if !m.r.Stored() {
+		raw = grown(&b.raw, int(count))
+	}
+	data, err := m.r.Bytes(from, count, raw)
+	if err != nil || m.to == m.r.DType {
+		return data, err
 	}
 	out := grown(&b.out, int(n))
-	if err := tensors.Convert(out, m.to, data, m.view.DType); err != nil {
-		return nil, fmt.Errorf("tensor %q: %w", m.view.Name, err)
+	if err := tensors.Convert(out, m.to, data, m.r.DType); err != nil {
+		return nil, fmt.Errorf("tensor %q: %w", m.r.Name, err)
 	}
 	return out, nil
 }
 
-func (m *mapped) release(off, n int64) {
+func (m *reading) release(off, n int64) {
 	from, count := m.input(off, n)
-	m.c.Release(m.view.Name, from, count)
+	m.r.Release(from, count)
 }
 
 // ownsDirectory reports whether the files beside src belong to it: not if src is one file under a name of its own.

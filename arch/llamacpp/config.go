@@ -1,4 +1,4 @@
-package convert
+package llamacpp
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ func renderJSON(v any) ([]byte, error) {
 }
 
 // writeConfig makes config.json and generation_config.json.
-func (m *model) writeConfig(files map[string][]byte, dtype tensors.DType) error {
+func (m *Model) writeConfig(files map[string][]byte, dtype tensors.DType) error {
 	inner, err := m.number("feed_forward_length")
 	if err != nil {
 		return err
@@ -77,14 +77,14 @@ func number(x float64) any {
 }
 
 // specialID reads the id of a special token, which must be one of the vocabulary.
-func (m *model) specialID(which string) (int64, bool) {
+func (m *Model) specialID(which string) (int64, bool) {
 	key := "tokenizer.ggml." + map[string]string{"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown", "eot": "eot"}[which] + "_token_id"
 	id, ok := m.f.Int(key)
 	return id, ok && id >= 0 && id < m.vocab
 }
 
 // rope sets the base and the scaling of the rotary embedding.
-func (m *model) rope(config map[string]any, length int64) error {
+func (m *Model) rope(config map[string]any, length int64) error {
 	theta, ok := m.f.Float(m.arch + ".rope.freq_base")
 	if !ok {
 		theta = 10000
@@ -156,7 +156,7 @@ func llama3Scaling(factors []float32, theta float64) (settings map[string]any, o
 }
 
 // biases reports whether all four projections of attention have biases; some only is what no setting can say.
-func (m *model) biases(parts ...string) (bool, error) {
+func (m *Model) biases(parts ...string) (bool, error) {
 	n := 0
 	for _, part := range parts {
 		if _, ok := m.f.Tensor("blk.0." + part + ".bias"); ok {
@@ -169,12 +169,12 @@ func (m *model) biases(parts ...string) (bool, error) {
 	return n != 0, nil
 }
 
-func attentionBias(m *model, config map[string]any) (err error) {
+func attentionBias(m *Model, config map[string]any) (err error) {
 	config["attention_bias"], err = m.biases("attn_q", "attn_k", "attn_v", "attn_output")
 	return err
 }
 
-func llamaSettings(m *model, config map[string]any) (err error) {
+func llamaSettings(m *Model, config map[string]any) (err error) {
 	if err := attentionBias(m, config); err != nil {
 		return err
 	}
@@ -182,13 +182,13 @@ func llamaSettings(m *model, config map[string]any) (err error) {
 	return err
 }
 
-func qwen3Settings(m *model, config map[string]any) error {
+func qwen3Settings(m *Model, config map[string]any) error {
 	config["use_sliding_window"] = false
 	return attentionBias(m, config)
 }
 
 // windowSettings are those of families with a sliding window, which their defaults switch on.
-func windowSettings(m *model, config map[string]any) error {
+func windowSettings(m *Model, config map[string]any) error {
 	config["sliding_window"] = nil
 	n, ok := m.f.Int(m.arch + ".attention.sliding_window")
 	if ok && n > 0 {

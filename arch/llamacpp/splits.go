@@ -1,4 +1,4 @@
-package convert
+package llamacpp
 
 // split is how a byte-level tokenizer cuts text before it merges, and what goes with it.
 type split struct {

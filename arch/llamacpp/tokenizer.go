@@ -1,4 +1,4 @@
-package convert
+package llamacpp
 
 import (
 	"cmp"
@@ -20,7 +20,7 @@ type object = map[string]any
 
 // vocabulary is what a GGUF file says about text.
 type vocabulary struct {
-	m      *model
+	m      *Model
 	tokens []string
 	kinds  []int64 // empty if the file does not say
 	ids    map[string]int
@@ -28,7 +28,7 @@ type vocabulary struct {
 
 // writeTokenizer makes the files of the fast tokenizer. A file without one, or with one of a kind that is not understood,
 // gives weights alone and a warning.
-func (m *model) writeTokenizer(files map[string][]byte) error {
+func (m *Model) writeTokenizer(files map[string][]byte) error {
 	v := &vocabulary{m: m, ids: map[string]int{}}
 	var ok bool
 	if v.tokens, ok = m.f.Texts("tokenizer.ggml.tokens"); !ok || len(v.tokens) == 0 {
