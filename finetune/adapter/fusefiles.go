@@ -57,6 +57,25 @@ func SideFile(name string) bool {
 	return slices.Contains(sideKinds, strings.ToLower(filepath.Ext(name)))
 }
 
+// SideFiles lists the files that go with a checkpoint when its weights are written anew, config.json among them: paths by name. A checkpoint
+// that is one file has none.
+func SideFiles(dir string) (map[string]string, error) {
+	out := map[string]string{}
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return out, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list %s: %w", dir, err)
+	}
+	for _, e := range entries {
+		if path := filepath.Join(dir, e.Name()); (SideFile(e.Name()) || e.Name() == arch.ConfigName) && isFile(path) {
+			out[e.Name()] = path
+		}
+	}
+	return out, nil
+}
+
 // findFiles lists the files to copy and writes the new configuration and card.
 func (f *fusion) findFiles() error {
 	f.files = sideFiles{map[string][]byte{}, map[string]string{}}

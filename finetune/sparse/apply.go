@@ -3,12 +3,7 @@ package sparse
 import (
 	"bytes"
 	"context"
-	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 
-	"github.com/mergekit/mergekit/arch"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/tensors"
 	files "github.com/mergekit/mergekit/tensors/sparse"
@@ -75,7 +70,7 @@ func Apply(ctx context.Context, dir, out string, parts []Part, o ApplyOptions) (
 	if err := a.plan(); err != nil {
 		return nil, err
 	}
-	copied, err := beside(dir)
+	copied, err := adapter.SideFiles(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -235,23 +230,4 @@ func (a *application) change(list []cursor, info tensors.Info, data []byte, lo i
 		return tensors.EncodeFloat32(here, info.DType, []float32{x})
 	})
 	return data, err
-}
-
-// beside lists the files that go with a checkpoint, by name.
-func beside(dir string) (map[string]string, error) {
-	out := map[string]string{}
-	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-		return out, err // a checkpoint that is one file has none
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("cannot list %s: %w", dir, err)
-	}
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() && (adapter.SideFile(e.Name()) || e.Name() == arch.ConfigName) && !strings.HasPrefix(e.Name(), ".") {
-			out[e.Name()] = path
-		}
-	}
-	return out, nil
 }

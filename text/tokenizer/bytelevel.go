@@ -93,3 +93,6 @@ func subpart(b []byte) int {
 	}
 	return n
 }
+
+// TokenBytes returns the bytes that a token of a byte-level vocabulary spells; ok is false if one of its characters spells none.
+func TokenBytes(token string) (bytes []byte, ok bool) { return appendBytes(nil, token) }
