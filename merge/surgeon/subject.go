@@ -29,30 +29,35 @@ type subject struct {
 // maxVocabulary bounds the ids that a tokenizer may give.
 const maxVocabulary = 1 << 22
 
-func openSubject(dir string) (s *subject, err error) {
-	s = &subject{dir: dir}
-	if s.ckpt, err = tensors.Open(dir); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			_ = s.ckpt.Close()
-		}
-	}()
-	s.config, s.raw, err = arch.ReadConfigFile(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &Error{File: dir, Msg: "has no config.json, which says how large the vocabulary is", Hint: "name a model's directory"}
-	}
+func openSubject(dir string) (*subject, error) {
+	c, err := tensors.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	if s.words, err = newWords(dir, maxVocabulary); err != nil {
-		return nil, err
+	s := &subject{dir: dir, ckpt: c}
+	if err := s.read(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return s, nil
+}
+
+// read reads everything but the weights.
+func (s *subject) read() error {
+	var err error
+	s.config, s.raw, err = arch.ReadConfigFile(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &Error{File: s.dir, Msg: "has no config.json, which says how large the vocabulary is", Hint: "name a model's directory"}
+	}
+	if err != nil {
+		return err
+	}
+	if s.words, err = newWords(s.dir, maxVocabulary); err != nil {
+		return err
 	}
 	if err := s.describe(); err != nil {
-		return nil, err
+		return err
 	}
-	return s, s.find()
+	return s.find()
 }
 
 // describe finds the model's architecture.
