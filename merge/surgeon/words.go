@@ -94,6 +94,11 @@ func newWords(dir string, most int) (*words, error) {
 // read returns what a token stands for. isByte says that it is one byte rather than a character.
 func (how writing) read(t tokenizer.Token) (text string, b byte, isByte bool) {
 	s := t.Text
+	if how == underline && len(s) == 6 && strings.HasPrefix(s, "<0x") && s[5] == '>' { // also where it is listed among the added ones
+		if v, err := strconv.ParseUint(s[3:5], 16, 8); err == nil {
+			return string([]byte{byte(v)}), byte(v), true
+		}
+	}
 	switch {
 	case t.Added:
 		return s, 0, false
@@ -104,11 +109,6 @@ func (how writing) read(t tokenizer.Token) (text string, b byte, isByte bool) {
 		}
 		return string(raw), firstByte(raw), len(raw) == 1
 	case how == underline:
-		if len(s) == 6 && strings.HasPrefix(s, "<0x") && s[5] == '>' {
-			if v, err := strconv.ParseUint(s[3:5], 16, 8); err == nil {
-				return string([]byte{byte(v)}), byte(v), true
-			}
-		}
 		return strings.ReplaceAll(s, "▁", " "), 0, false
 	case how == hashes:
 		if rest, ok := strings.CutPrefix(s, "##"); ok {
