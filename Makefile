@@ -4,12 +4,12 @@ SIMD    ?= $(if $(filter amd64,$(shell $(GO) env GOARCH)),simd)
 export GOEXPERIMENT := $(SIMD)
 
 # The names of Python mergekit's commands: cmd/mergekit/peers.go.
-PEERS = yaml extract-lora
+PEERS = yaml extract-lora tokensurgeon
 
 .PHONY: build test lint bench fuzz clean
 
 build:
-	$(GO) build -trimpath -o bin/mergekit ./cmd/mergekit
+	$(GO) build -trimpath $(if $(VERSION),-ldflags "-X main.version=$(VERSION)") -o bin/mergekit ./cmd/mergekit
 	for name in $(PEERS); do ln -sf mergekit bin/mergekit-$$name; done
 
 test:

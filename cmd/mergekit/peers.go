@@ -13,13 +13,38 @@ func peerCommands() map[string]func() *cobra.Command {
 	return map[string]func() *cobra.Command{
 		"mergekit-yaml":         newYAMLCommand,
 		"mergekit-extract-lora": newExtractLoraCommand,
+		"mergekit-moe":          newPeerMoECommand,
+		"mergekit-tokensurgeon": newPeerTokensurgeonCommand,
 	}
+}
+
+// peerShorthands are options of Python's commands of several letters behind one dash, which are written out.
+var peerShorthands = map[string]map[string]string{
+	"mergekit-tokensurgeon": {"-nc": "--no-cosine-similarity", "-pm": "--prefix-match", "-bm": "--byte-match", "-nvn": "--new-vocab-noise", "-nvs": "--new-vocab-scale"},
+}
+
+// programName is the name that the program was called by.
+func programName(program string) string { return strings.TrimSuffix(filepath.Base(program), ".exe") }
+
+// arguments are the arguments of a program of this name as its command understands them.
+func arguments(args []string) []string {
+	long := peerShorthands[programName(args[0])]
+	out := make([]string, 0, len(args))
+	for i, a := range args[1:] {
+		if a == "--" {
+			return append(out, args[1+i:]...)
+		}
+		if name, ok := long[a]; ok {
+			a = name
+		}
+		out = append(out, a)
+	}
+	return out
 }
 
 // rootFor is the command that a program of this name is.
 func rootFor(program string) *cobra.Command {
-	name := strings.TrimSuffix(filepath.Base(program), ".exe")
-	if make, ok := peerCommands()[name]; ok {
+	if make, ok := peerCommands()[programName(program)]; ok {
 		cmd := make()
 		cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 		return cmd
