@@ -231,7 +231,7 @@ func runKey(p *plan.Plan, o Options) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s|%s|%s|", p.Recipe.Fingerprint(), o.Backend.Name(), o.Version)
 	for _, m := range p.Models {
-		identifyFiles(h, m.Files())
+		identifyModel(h, m)
 	}
 	identifyFiles(h, alignFiles(p))
 	return hex.EncodeToString(h.Sum(nil))

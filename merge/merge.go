@@ -39,6 +39,8 @@ type Options struct {
 	Report         string                             // the page to write about the merge; "": none
 	Part           tensors.Part                       // the share of the output to merge (Index and Of); zero: all of it
 	Join           int                                // put the output together from so many parts instead of merging; 0: merge
+	Stages         StageOptions                       // of a file with several recipes
+	Stage          func(StageReport)                  // a stage of such a file is begun, is there, or needs no disk
 	Started        func(total int64)                  // bytes that will be written (without what an interrupted merge has done)
 	Written        func(n int64)                      // progress, from any goroutine
 	Warn           func(message string)               // plan warnings and the like
@@ -49,6 +51,7 @@ type Options struct {
 	// ModelBackend opens the backend of forward passes, for what needs data, and says how to close it; nil: the best that is installed.
 	ModelBackend func() (compute.Backend, func(), error)
 
+	stages   *staging          // the stages of the recipe's file; nil: it stands alone
 	extra    map[string][]byte // further files of the output
 	searched *SearchReport     // how the recipe's numbers were found; nil: they are the recipe's own
 	survey   *survey.Survey    // what a report is gathered in; nil: none is asked for
@@ -77,6 +80,7 @@ type Summary struct {
 	Evaluated *Evaluated      `json:"evaluated,omitempty"`
 	Search    *SearchReport   `json:"search,omitempty"`
 	Report    any             `json:"report,omitempty"`      // of a method that sees models as wholes
+	Stages    []StageReport   `json:"stages,omitempty"`      // of a file with several recipes
 	Notes     []string        `json:"-"`                     // the same in words
 	Page      string          `json:"report_file,omitempty"` // the page about the merge
 }
@@ -108,13 +112,17 @@ func DefaultMaxMemory() int64 {
 	return most
 }
 
-// Run merges the recipe in file into the directory out.
+// Run merges the recipe in file into the directory out. Of a file with several recipes it makes the ones that lead to the output.
 func Run(ctx context.Context, file, out string, o Options) (*Summary, error) {
-	r, err := recipe.ParseFile(file)
+	list, text, err := recipe.ParseAllFile(file)
 	if err != nil {
 		return nil, err
 	}
-	return RunRecipe(ctx, r, out, o)
+	if len(list) == 1 && o.Stages.Dir == "" {
+		list[0].Text = text
+		return RunRecipe(ctx, list[0], out, o)
+	}
+	return RunRecipes(ctx, list, text, out, o)
 }
 
 // notRead refuses an output in the place of what a plan reads.
@@ -331,16 +339,12 @@ func execute(ctx context.Context, p *plan.Plan, w *tensors.Writer, o Options) (*
 	models := map[*stream.Job][]int{}
 	index, left := 0, int64(0)
 	for _, t := range p.Tasks {
-		job := &stream.Job{Task: t.MethodTask(p), Method: p.Method, Out: t.DType, Sink: newSink(w, index, t.Pieces), AllowNonFinite: o.AllowNonFinite}
-		if t.Copy {
-			job.Method, job.Identical = nil, t.Check
+		job, err := taskJob(p, t, o)
+		if err != nil {
+			return nil, err
 		}
+		job.Sink = newSink(w, index, t.Pieces)
 		for _, in := range t.Inputs {
-			src, err := newSource(in)
-			if err != nil {
-				return nil, err
-			}
-			job.Inputs = append(job.Inputs, src)
 			sources[job] = append(sources[job], in.Model.Name())
 		}
 		models[job] = modelIndices(p, t)
@@ -400,7 +404,7 @@ func identity(p *plan.Plan, maps *aligned, o Options, kind string) string {
 	}
 	fmt.Fprintf(h, "%s|%v|%s|arith %v|rng %v|seed %d|shard %d|", p.Recipe.Fingerprint(), p.Method.Name, kind, p.Options.Arith, p.Options.RNG, p.Options.Seed, o.ShardBytes)
 	for _, m := range p.Models {
-		identifyFiles(h, m.Files())
+		identifyModel(h, m)
 	}
 	identifyFiles(h, alignFiles(p))
 	for _, t := range p.Outputs() {

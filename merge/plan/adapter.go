@@ -59,6 +59,11 @@ func (m *Model) Own(name string) (tensors.Info, bool) {
 // Files lists the files that the model's weights come from.
 func (m *Model) Files() []string {
 	files := m.Checkpoint.Files()
+	if m.Stage != nil && m.Stage.Made != nil {
+		for _, in := range m.Stage.Made.Models {
+			files = append(files, in.Files()...)
+		}
+	}
 	if m.Adapter != nil {
 		files = append(files, m.Adapter.Files()...)
 	}

@@ -39,4 +39,7 @@ func (m *Model) Close() {
 	if m.Adapter != nil {
 		_ = m.Adapter.Close()
 	}
+	if m.Stage != nil && m.Stage.Made != nil {
+		m.Stage.Made.Close()
+	}
 }

@@ -23,6 +23,7 @@ type Model struct {
 	Adapter    Adapter   `json:"-"` // what the reference names after the "+"; nil without one
 	AdapterDir string    `json:",omitempty"`
 	Alignment  Alignment `json:"-"` // how its tensors are changed where they are read; nil: not at all
+	Stage      *Stage    `json:"-"` // what it is among the recipes of a file; nil: a model that was there before
 }
 
 // Name is how messages call the model: as the recipe writes it.
@@ -34,6 +35,7 @@ type resolver struct {
 	hubCache    string
 	openAdapter OpenAdapter
 	base        *recipe.ModelRef // of the recipe: what sparse differences that stand alone are on
+	stage       OpenStage        // nil: there are none
 }
 
 // find returns the directory or file that a part of a reference means: a path relative to the working directory or to the
@@ -139,13 +141,36 @@ func hubCaches(first string) []string {
 
 // open opens a model's configuration and headers, and its adapter's.
 func (r resolver) open(ref recipe.ModelRef) (*Model, error) {
-	dir, err := r.find(ref, ref.Path, ref.Revision, "model")
-	if err != nil {
-		return nil, err
+	var made *Stage
+	if r.stage != nil {
+		var err error
+		if made, err = r.stage(ref.Path); err != nil {
+			return nil, err
+		}
 	}
+	if made == nil {
+		dir, err := r.find(ref, ref.Path, ref.Revision, "model")
+		if err != nil {
+			return nil, err
+		}
+		return r.openAt(ref, dir)
+	}
+	if made.Dir == "" {
+		return r.openStage(ref, made)
+	}
+	m, err := r.openAt(ref, made.Dir)
+	if m != nil {
+		m.Stage = made
+	}
+	return m, err
+}
+
+// openAt opens the model of a reference that is in a directory or a file.
+func (r resolver) openAt(ref recipe.ModelRef, dir string) (*Model, error) {
 	if sparse.Is(dir) {
 		return r.openOnBase(ref, dir)
 	}
+	var err error
 	m := &Model{Ref: ref, Dir: dir}
 	if st, err := os.Stat(dir); err == nil && st.IsDir() {
 		raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
@@ -159,12 +184,7 @@ func (r resolver) open(ref recipe.ModelRef) (*Model, error) {
 			return nil, fmt.Errorf("model %s: %w", ref, err)
 		}
 	}
-	if ref.OverrideArchitecture != "" {
-		if m.Config == nil {
-			m.Config = arch.Config{}
-		}
-		m.Config["architectures"] = []any{ref.OverrideArchitecture}
-	}
+	m.override()
 	if m.Checkpoint, err = tensors.Open(dir); err != nil {
 		return nil, fmt.Errorf("model %s: %w", ref, err)
 	}

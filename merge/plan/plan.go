@@ -26,6 +26,7 @@ type Options struct {
 	FuseExperts        bool        // write fused expert tensors even where the inputs have one tensor per expert
 	HubCache           string      // where downloaded models are, before the usual places; may be empty
 	OpenAdapter        OpenAdapter `json:"-"` // for references of the form base+adapter; nil: they are refused
+	OpenStage          OpenStage   `json:"-"` // for references to other recipes of a file; nil: there are none
 	Close              bool        // drop the checkpoints' mappings after planning (for callers that only print the plan)
 }
 
@@ -155,13 +156,13 @@ func (p *Plan) BytesWritten() int64 {
 	return n
 }
 
-// Widest returns the largest number of inputs that a task has.
+// Widest returns the largest number of inputs that a task has, with what stages that are computed on the way hold counted as inputs.
 func (p *Plan) Widest() int {
 	n := 0
 	for _, t := range p.Tasks {
 		n = max(n, len(t.Inputs))
 	}
-	return n
+	return n + p.nested()
 }
 
 // Holds returns the most bytes that the method holds of a tensor at once, beside the chunks that stream.
@@ -270,7 +271,7 @@ func (b *builder) refuseLater() error {
 func (p *Plan) recipeDir() string { return filepath.Dir(p.Recipe.File) }
 
 func (b *builder) openModels() error {
-	res := resolver{recipeDir: b.recipeDir(), hubCache: b.Options.HubCache, openAdapter: b.Options.OpenAdapter, base: b.Recipe.Base}
+	res := resolver{recipeDir: b.recipeDir(), hubCache: b.Options.HubCache, openAdapter: b.Options.OpenAdapter, base: b.Recipe.Base, stage: b.Options.OpenStage}
 	for _, ref := range b.Recipe.References() {
 		m, err := res.open(ref)
 		if m != nil {

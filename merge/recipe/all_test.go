@@ -33,13 +33,13 @@ func TestParseAll(t *testing.T) {
 	if len(list) != 3 {
 		t.Fatal(len(list), "recipes")
 	}
-	if r := list[0]; r.Name != "one" || r.NamePos != (Pos{2, 7}) || !strings.HasPrefix(string(r.Text), "# two stages\nname") || !strings.HasSuffix(string(r.Text), "- model: a\n") {
+	if r := list[0]; r.Name != "one" || r.NamePos != (Pos{Line: 2, Col: 7}) || !strings.HasPrefix(string(r.Text), "# two stages\nname") || !strings.HasSuffix(string(r.Text), "- model: a\n") {
 		t.Errorf("%q at %s: %q", r.Name, r.NamePos, r.Text)
 	}
-	if r := list[1]; r.Base.Pos != (Pos{9, 13}) || !strings.HasPrefix(string(r.Text), "---\n# the second\n") || !strings.HasSuffix(string(r.Text), "...\n") {
+	if r := list[1]; r.Base.Pos != (Pos{Line: 9, Col: 13}) || !strings.HasPrefix(string(r.Text), "---\n# the second\n") || !strings.HasSuffix(string(r.Text), "...\n") {
 		t.Errorf("base at %s: %q", r.Base.Pos, r.Text)
 	}
-	if r := list[2]; r.Models[0].Model.Pos.Line != 18 || r.MethodPos != (Pos{16, 15}) || !strings.HasPrefix(string(r.Text), "---\nname: three") {
+	if r := list[2]; r.Models[0].Model.Pos.Line != 18 || r.MethodPos != (Pos{Line: 16, Col: 15}) || !strings.HasPrefix(string(r.Text), "---\nname: three") {
 		t.Errorf("%+v", r)
 	}
 	for _, r := range list { // the text of a document is the document

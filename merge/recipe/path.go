@@ -369,7 +369,9 @@ func (r *Recipe) With(list []Assignment) (*Recipe, error) {
 			}
 		}
 	}
-	c.Text = c.YAML()
+	if c.Text = c.YAML(); len(c.Others) > 0 {
+		c.Text = slices.Concat(c.Others, []byte("---\n"), c.Text)
+	}
 	return &c, nil
 }
 

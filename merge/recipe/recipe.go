@@ -5,7 +5,9 @@ package recipe
 type Recipe struct {
 	File string // as given to Parse, for messages
 	Text []byte // the document as read
-	Pos  Pos    // of the document's first key
+	// Others are the documents of the same file whose results this one uses, for With; nil for a recipe that stands alone.
+	Others []byte
+	Pos    Pos // of the document's first key
 
 	Method    string // as written; whether there is such a method is not known here
 	MethodPos Pos
