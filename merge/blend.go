@@ -107,7 +107,7 @@ func (j *job) inputsOf() (list []soup.Ingredient, base *soup.Ingredient, infos [
 	for _, t := range j.p.Tasks {
 		for i, in := range t.Inputs {
 			if of[in.Model] == nil {
-				of[in.Model] = &ingredient{m: in.Model, names: map[string]string{}, shapes: map[string]tensors.Info{}, sources: map[string]part{}}
+				of[in.Model] = &ingredient{m: in.Model, pieces: map[string]piece{}, shapes: map[string]tensors.Info{}, sources: map[string]part{}}
 				order = append(order, in.Model)
 			}
 			if i == t.Base {
@@ -119,8 +119,8 @@ func (j *job) inputsOf() (list []soup.Ingredient, base *soup.Ingredient, infos [
 			if len(in.Pieces) != len(t.Pieces) {
 				return nil, nil, nil, j.refuse("%s has %s in %d pieces, and the output in %d; soups need models that store their experts alike", in.Model.Name(), t.Name, len(in.Pieces), len(t.Pieces))
 			}
-			for k, piece := range t.Pieces {
-				of[in.Model].names[piece.Name], of[in.Model].shapes[piece.Name] = in.Pieces[k], piece
+			for k, info := range t.Pieces {
+				of[in.Model].pieces[info.Name], of[in.Model].shapes[info.Name] = piece{in, k}, info
 			}
 		}
 		if !t.Copy {
@@ -154,7 +154,7 @@ func (j *job) place(m *plan.Model) int {
 // were read, so that models that stream by leave nothing in memory.
 type ingredient struct {
 	m      *plan.Model
-	names  map[string]string
+	pieces map[string]piece
 	shapes map[string]tensors.Info
 
 	mu      sync.Mutex
@@ -163,17 +163,17 @@ type ingredient struct {
 
 // Lookup returns a tensor's dtype and shape.
 func (w *ingredient) Lookup(name string) (tensors.Info, bool) {
-	own, ok := w.names[name]
+	own, ok := w.pieces[name]
 	if !ok {
 		return tensors.Info{}, false
 	}
-	info, ok := w.m.Lookup(own)
+	info, ok := w.m.Lookup(own.name())
 	info.Name, info.Shape = name, w.shapes[name].Shape
 	return info, ok
 }
 
 // Names lists all tensors.
-func (w *ingredient) Names() []string { return slices.Sorted(maps.Keys(w.names)) }
+func (w *ingredient) Names() []string { return slices.Sorted(maps.Keys(w.pieces)) }
 
 // Read returns a tensor's values.
 func (w *ingredient) Read(name string) ([]float32, error) {
@@ -190,11 +190,11 @@ func (w *ingredient) ReadAt(name string, dst []float32, off int64) error {
 	w.mu.Lock()
 	src := w.sources[name]
 	if src == nil {
-		own, ok := w.names[name]
+		own, ok := w.pieces[name]
 		var err error
 		if !ok {
 			err = &align.Error{File: w.m.Name(), Tensor: name, Msg: "no such tensor"}
-		} else if src, err = modelSource(w.m, own); err == nil {
+		} else if src, err = own.source(); err == nil {
 			w.sources[name] = src
 		}
 		if err != nil {
@@ -280,7 +280,7 @@ func (j *job) computed(info tensors.Info, values align.Weights, lo int64, x []fl
 // copied are n elements from lo on of a tensor that is no float: they must be the same in all models. Both buffers hold as many.
 func (j *job) copied(t *plan.Task, k int, lo, n int64, buffers [2][]byte) ([]byte, error) {
 	read := func(in plan.Input, buffer []byte) ([]byte, error) {
-		src, err := modelSource(in.Model, in.Pieces[k])
+		src, err := inputSource(in, k)
 		if err != nil {
 			return nil, err
 		}

@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/gomlx/compute"
 
@@ -97,21 +95,15 @@ func openJudge(ctx context.Context, p *plan.Plan, name string, m *recipe.Measure
 	if change != nil {
 		change(&o)
 	}
-	j, err := evaluation.Open(ctx, config, evaluationDir(p.Donor), o)
+	dir, err := textDir(p)
+	if err != nil {
+		return nil, err
+	}
+	j, err := evaluation.Open(ctx, config, dir, o)
 	if err != nil && ctx.Err() == nil {
 		return nil, bad(err)
 	}
 	return j, err
-}
-
-// evaluationDir is where the tokenizer of a model is: an adapter may have one of its own.
-func evaluationDir(m *plan.Model) string {
-	if m.AdapterDir != "" {
-		if _, err := os.Stat(filepath.Join(m.AdapterDir, "tokenizer.json")); err == nil {
-			return m.AdapterDir
-		}
-	}
-	return tokenizerDir(m)
 }
 
 // evaluator measures what a recipe's evaluate: asks for.
@@ -406,14 +398,14 @@ func parentsOf(p *plan.Plan) (list []*plan.Model) {
 
 // judgesOf are the judges for a parent: the merge's own, or where its config.json describes another model, ones with the same rows for it.
 func (v *evaluator) judgesOf(ctx context.Context, m *plan.Model) (list []*evaluation.Judge, done func(), err error) {
-	if alike(m.RawConfig, v.config) {
+	if alike(m.RawConfig, v.config) && sameTokenizer(v.j.p, m) {
 		return v.judges, func() {}, nil
 	}
 	var share *evaluation.Judge
 	for i, set := range v.sets {
 		o := MeasureOptions(set, v.j.p.Resolve)
 		o.Backend, o.Progress, o.Share = v.device, v.progress(v.names[i]), share
-		judge, err := evaluation.Open(ctx, m.RawConfig, evaluationDir(m), o)
+		judge, err := evaluation.Open(ctx, m.RawConfig, m.TokenizerDir(), o)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %s: %w", m.Name(), v.names[i], err)
 		}
@@ -424,6 +416,11 @@ func (v *evaluator) judgesOf(ctx context.Context, m *plan.Model) (list []*evalua
 	}
 	v.judges[0].Release() // one model is on the device at a time
 	return list, share.Release, nil
+}
+
+// sameTokenizer says whether a model's tokenizer is the output's.
+func sameTokenizer(p *plan.Plan, m *plan.Model) bool {
+	return p.Vocabulary == nil || p.Vocabulary.Same && p.Vocabulary.Dir == m.TokenizerDir()
 }
 
 // alike reports whether two config.json describe the same computation.

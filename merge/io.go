@@ -18,8 +18,8 @@ type fileSource struct {
 // newSource makes a task's input: one tensor, or several read as one.
 func newSource(in plan.Input) (stream.Source, error) {
 	var parts []part
-	for _, name := range in.Pieces {
-		p, err := modelSource(in.Model, name)
+	for k := range in.Pieces {
+		p, err := inputSource(in, k)
 		if err != nil {
 			return nil, err
 		}
@@ -35,7 +35,26 @@ func newSource(in plan.Input) (stream.Source, error) {
 	return j, nil
 }
 
-// modelSource is a tensor of a model as the merge reads it.
+// inputSource is a piece of an input as the merge reads it.
+func inputSource(in plan.Input, k int) (part, error) {
+	if in.Gather != nil {
+		return newGathered(in.Gather)
+	}
+	return modelSource(in.Model, in.Pieces[k])
+}
+
+// piece is one of the tensors that make up an input.
+type piece struct {
+	in plan.Input
+	k  int
+}
+
+// name is what the model calls it.
+func (p piece) name() string { return p.in.Pieces[p.k] }
+
+func (p piece) source() (part, error) { return inputSource(p.in, p.k) }
+
+// modelSource is a tensor of a model in the coordinates of the merge.
 func modelSource(m *plan.Model, name string) (part, error) {
 	if a, ok := m.Alignment.(interface {
 		source(name string) (part, error)

@@ -107,7 +107,7 @@ func (d *matchData) scores(ctx context.Context, spec *symmetry.Spec, a, b *plan.
 		defer net.Close()
 		nets = append(nets, net)
 	}
-	batches, err := calibration.Inputs(ctx, tokenizerDir(a), nets[0].D, calibrationOptions(d.k.p, samples))
+	batches, err := calibration.Inputs(ctx, a.TokenizerDir(), nets[0].D, calibrationOptions(d.k.p, samples))
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +183,7 @@ func (d *matchData) objective(ctx context.Context, m *plan.Model, start *align.M
 		return nil, &model.InputError{File: m.Dir, Msg: fmt.Sprintf("method %s learns from the next tokens of texts, and this model predicts none; use weight, activation or dual", d.k.a.Method)}
 	}
 	o.Batch = l.Batch
-	inputs, err := calibration.Inputs(ctx, tokenizerDir(m), desc, o)
+	inputs, err := calibration.Inputs(ctx, m.TokenizerDir(), desc, o)
 	if err != nil {
 		return nil, err
 	}

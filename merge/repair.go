@@ -277,18 +277,18 @@ func repairParents(p *plan.Plan) ([]repair.Parent, error) {
 	}
 	var list []repair.Parent
 	for _, s := range shares {
-		names := map[string]string{}
+		pieces := map[string]piece{}
 		for _, t := range p.Tasks {
 			for _, in := range t.Inputs {
 				if in.Model != s.model || len(in.Pieces) != len(t.Pieces) {
 					continue
 				}
 				for k := range t.Pieces {
-					names[t.Pieces[k].Name] = in.Pieces[k]
+					pieces[t.Pieces[k].Name] = piece{in, k}
 				}
 			}
 		}
-		list = append(list, repair.Parent{Weights: parentWeights{s.model, names}, Share: s.share})
+		list = append(list, repair.Parent{Weights: parentWeights{s.model, pieces}, Share: s.share})
 	}
 	return list, nil
 }
@@ -344,23 +344,26 @@ func parentShares(p *plan.Plan) ([]parentShare, error) {
 
 // parentWeights are a model's tensors as the merge reads them, under the names of the output.
 type parentWeights struct {
-	m     *plan.Model
-	names map[string]string
+	m      *plan.Model
+	pieces map[string]piece
 }
 
 // Lookup returns a tensor's dtype and shape.
 func (w parentWeights) Lookup(name string) (tensors.Info, bool) {
-	own, ok := w.names[name]
+	own, ok := w.pieces[name]
 	if !ok {
 		return tensors.Info{}, false
 	}
-	info, ok := w.m.Lookup(own)
+	info, ok := w.m.Lookup(own.name())
 	info.Name = name
+	if g := own.in.Gather; g != nil {
+		info.Shape = g.Shape
+	}
 	return info, ok
 }
 
 // Names lists all tensors.
-func (w parentWeights) Names() []string { return slices.Sorted(maps.Keys(w.names)) }
+func (w parentWeights) Names() []string { return slices.Sorted(maps.Keys(w.pieces)) }
 
 // Read returns a tensor's values.
 func (w parentWeights) Read(name string) ([]float32, error) {
@@ -368,7 +371,7 @@ func (w parentWeights) Read(name string) ([]float32, error) {
 	if !ok {
 		return nil, &align.Error{File: w.m.Name(), Tensor: name, Msg: "no such tensor"}
 	}
-	src, err := modelSource(w.m, w.names[name])
+	src, err := w.pieces[name].source()
 	if err != nil {
 		return nil, err
 	}

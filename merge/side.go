@@ -6,18 +6,13 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/merge/repair"
 	"github.com/mergekit/mergekit/tensors"
 )
 
 // tokenizerFiles are the files beside the weights that a model needs to read text and to generate.
-var tokenizerFiles = []string{
-	"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-	"merges.txt", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
-	"chat_template.jinja", "chat_template.json", "generation_config.json", "video_preprocessor_config.json",
-}
+var tokenizerFiles = slices.Concat([]string{tokenizerFile, tokenizerSetup, specialNames, addedNames}, slowFiles, []string{templateFile, oldTemplate, generationFile, videoFile})
 
 // sideFiles writes what a model needs beside the weights.
 func sideFiles(p *plan.Plan, w *tensors.Writer, o Options) error {
@@ -35,35 +30,50 @@ func sideFiles(p *plan.Plan, w *tensors.Writer, o Options) error {
 			return err
 		}
 	}
-	if st, err := os.Stat(p.Donor.Dir); err == nil && st.IsDir() {
-		names := append([]string{}, p.Arch.TagAlong...)
-		if o.CopyTokenizer {
-			names = append(names, tokenizerFiles...)
-		}
-		if _, remote := p.Donor.Config["auto_map"]; remote { // the configuration names Python files that loaders import
-			py, _ := filepath.Glob(filepath.Join(p.Donor.Dir, "*.py"))
-			for _, f := range py {
-				names = append(names, filepath.Base(f))
-			}
-		}
-		return copyBeside(w, p.Donor, names)
+	text, notes, err := textFiles(p, o)
+	if err != nil {
+		return err
 	}
-	return nil
+	seen := map[string]bool{}
+	for _, f := range text {
+		seen[f.name] = true
+		if f.from == "" {
+			err = w.WriteFile(f.name, f.data)
+		} else {
+			err = w.CopyFile(f.name, f.from)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if o.Warn != nil {
+		for _, note := range notes {
+			o.Warn(note)
+		}
+	}
+	return tagAlong(p, w, func(name string) bool { return seen[name] || p.Vocabulary != nil && slices.Contains(slowFiles, name) })
+}
+
+// tagAlong copies the donor's other files that its architecture or its configuration names.
+func tagAlong(p *plan.Plan, w *tensors.Writer, written func(name string) bool) error {
+	if st, err := os.Stat(p.Donor.Dir); err != nil || !st.IsDir() {
+		return nil
+	}
+	names := slices.Clone(p.Arch.TagAlong)
+	if _, remote := p.Donor.Config["auto_map"]; remote { // the configuration names Python files that loaders import
+		py, _ := filepath.Glob(filepath.Join(p.Donor.Dir, "*.py"))
+		for _, f := range py {
+			names = append(names, filepath.Base(f))
+		}
+	}
+	names = slices.DeleteFunc(names, written)
+	return copyBeside(w, p.Donor, names)
 }
 
 // copyBeside copies files that stand beside a model's weights, or those of its adapter in their place where it brings its own.
 func copyBeside(w *tensors.Writer, m *plan.Model, names []string) error {
-	seen := map[string]bool{}
-	for _, name := range names {
-		from := filepath.Join(m.Dir, name)
-		if m.AdapterDir != "" && adapter.Tokenizer(m.AdapterDir, name) {
-			from = filepath.Join(m.AdapterDir, name)
-		}
-		if st, err := os.Stat(from); seen[name] || err != nil || !st.Mode().IsRegular() {
-			continue
-		}
-		seen[name] = true
-		if err := w.CopyFile(name, from); err != nil {
+	for _, f := range besideFiles(m, names...) {
+		if err := w.CopyFile(f.name, f.from); err != nil {
 			return err
 		}
 	}

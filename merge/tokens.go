@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/mergekit/mergekit/arch"
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/text/tokenizer"
@@ -19,12 +18,12 @@ const fewestAnchors = 64
 // tokens pairs the vocabularies of two models by what their tokens are. nil means that the rows are paired as they are: the same
 // tokenizer, or models without text.
 func (k *matcher) tokens(a, b *plan.Model) (*tokenPairs, error) {
-	rowsA, rowsB := k.vocabulary(a), k.vocabulary(b)
+	rowsA, rowsB := k.p.VocabularyRows(a), k.p.VocabularyRows(b)
 	if rowsA == 0 && rowsB == 0 {
 		return nil, nil
 	}
-	ta, errA := tokenizer.Open(tokenizerDir(a))
-	tb, errB := tokenizer.Open(tokenizerDir(b))
+	ta, errA := tokenizer.Open(a.TokenizerDir())
+	tb, errB := tokenizer.Open(b.TokenizerDir())
 	if errA != nil || errB != nil {
 		if rowsA == rowsB {
 			return nil, nil // nothing speaks against it
@@ -45,30 +44,6 @@ func (k *matcher) tokens(a, b *plan.Model) (*tokenPairs, error) {
 			Hint: "models with unrelated vocabularies cannot be aligned by their weights"}
 	}
 	return pairs, nil
-}
-
-// tokenizerDir is where a model's tokenizer is: an adapter may bring its own.
-func tokenizerDir(m *plan.Model) string { return m.Dir }
-
-// vocabulary is how many rows the vocabulary tensors of a model have, 0 without any.
-func (k *matcher) vocabulary(m *plan.Model) int {
-	rows := 0
-	for i := range k.p.Arch.Modules {
-		desc := &k.p.Arch.Modules[i]
-		for _, list := range [][]arch.Weight{desc.Pre, desc.Post} {
-			for _, w := range list {
-				if w.VocabAxis != 0 {
-					continue
-				}
-				for _, name := range append([]string{w.Name}, w.Aliases...) {
-					if info, ok := m.Own(name); ok && len(info.Shape) == 2 && (rows == 0 || info.Shape[0] < rows) {
-						rows = info.Shape[0]
-					}
-				}
-			}
-		}
-	}
-	return rows
 }
 
 // sameTokens says whether two tokenizers give the same ids to the same tokens.

@@ -201,7 +201,7 @@ func (j *job) inputs(ctx context.Context, d *model.Description) (list [][]model.
 		return nil, err
 	}
 	for _, o := range options {
-		batches, err := calibration.Inputs(ctx, tokenizerDir(j.p.Donor), d, o)
+		batches, err := calibration.Inputs(ctx, j.p.Donor.TokenizerDir(), d, o)
 		if err != nil {
 			return nil, err
 		}

@@ -145,6 +145,7 @@ func (p *Plan) Align(of map[*Model]Alignment) error {
 			return err
 		}
 	}
+	p.Warnings = append(p.Warnings, b.notes...)
 	b.sortTasks()
 	return nil
 }

@@ -21,7 +21,11 @@ func (b *builder) config() error {
 			b.configLayers(c, &m)
 		}
 	}
-	b.configVocabulary(c)
+	if b.Vocabulary != nil {
+		b.configTokens(c)
+	} else {
+		b.configVocabulary(c)
+	}
 	b.configTie(c)
 	if o := b.Donor.Ref.OverrideArchitecture; o != "" {
 		b.Config["architectures"] = []string{o}

@@ -96,7 +96,7 @@ func (b *builder) tensor(seen map[string]bool, m *module, s *slice, w arch.Weigh
 		}
 		p.used = append(p.used, i)
 		p.inputs = append(p.inputs, sw.Name)
-		t.Inputs = append(t.Inputs, Input{Model: src.model, Pieces: pieces, DType: info.DType, fused: sw.Name})
+		t.Inputs = append(t.Inputs, Input{Model: src.model, Pieces: pieces, DType: info.DType, fused: sw.Name, shape: info.Shape})
 		if err := b.matchShape(t, info, src.model, w); err != nil {
 			return err
 		}
@@ -109,6 +109,11 @@ func (b *builder) tensor(seen map[string]bool, m *module, s *slice, w arch.Weigh
 		return fmt.Errorf("%s: the architecture %s names this tensor twice", out.Name, b.Arch.Name)
 	}
 	seen[out.Name] = true
+	if b.Vocabulary != nil && w.VocabAxis == 0 {
+		if err := b.gather(t, m, s, w); err != nil {
+			return err
+		}
+	}
 	return b.finish(t, p, w, missing)
 }
 
@@ -173,6 +178,9 @@ func (b *builder) isPiece(name, found string) bool {
 
 // matchShape checks an input's shape against the ones before it, or narrows the vocabulary where that was asked for.
 func (b *builder) matchShape(t *Task, info tensors.Info, m *Model, w arch.Weight) error {
+	if b.Vocabulary != nil && w.VocabAxis == 0 && len(info.Shape) > 0 {
+		return b.widen(t, info, m)
+	}
 	if len(t.Inputs) == 1 {
 		t.Shape = append([]int(nil), info.Shape...)
 		return nil
@@ -189,7 +197,7 @@ func (b *builder) matchShape(t *Task, info tensors.Info, m *Model, w arch.Weight
 	}
 	hint := "the models have different sizes; align or resize first"
 	if vocabulary {
-		hint = "the models have different vocabularies; --unsafe-truncate-embeddings narrows them to the smallest"
+		hint = "the models have different vocabularies; tokenizer_source: union (or base, or a model) brings their rows together, --unsafe-truncate-embeddings narrows them to the smallest"
 	}
 	return fmt.Errorf("%s: %v in %s, %v in %s: %s", info.Name, t.Shape, t.Inputs[0].Model.Name(), info.Shape, m.Name(), hint)
 }
@@ -248,6 +256,7 @@ func (b *builder) finish(t *Task, p *place, w arch.Weight, missing []string) err
 		return err
 	}
 	b.dtypes(t)
+	b.gatherDTypes(t)
 	if !t.Copy && b.Method.Check != nil {
 		mt := t.MethodTask(b.Plan)
 		if err := b.Method.Check(&mt); err != nil {

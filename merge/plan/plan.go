@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -11,6 +12,7 @@ import (
 	"github.com/mergekit/mergekit/arch"
 	"github.com/mergekit/mergekit/merge/method"
 	"github.com/mergekit/mergekit/merge/recipe"
+	"github.com/mergekit/mergekit/merge/vocabulary"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -42,7 +44,11 @@ type Plan struct {
 	Config   map[string]any // keys of config.json that the merge determines (dotted)
 	Aligned  *Aligned       // nil: no model is aligned
 	Warnings []string
-	Searched []Searched // what the recipe's search moves, one for each of its parameters
+	// Vocabulary is what the output's tokens are, if the recipe asks for a tokenizer; nil: those of the donor.
+	Vocabulary *vocabulary.Vocabulary
+	Template   string     // the output's chat template; "": that of the donor
+	TextDir    string     `json:"-"` // a temporary directory with the output's tokenizer, which Close removes; "": none was needed
+	Searched   []Searched // what the recipe's search moves, one for each of its parameters
 
 	Shared map[string]any // parameters of a method that sees models as wholes; nil for others
 	made   []byte         // the config.json that such a method has written
@@ -55,7 +61,9 @@ type Input struct {
 	Model  *Model
 	Pieces []string // names in the checkpoint; several when expert tensors are read as one
 	DType  tensors.DType
-	fused  string // the name that the architecture gives the tensor
+	Gather *Gather // how its rows are put together; nil: it is read as it is
+	fused  string  // the name that the architecture gives the tensor
+	shape  []int   // of the tensor as the model has it
 }
 
 // Name is the tensor's name, or the first piece's.
@@ -101,9 +109,9 @@ func Build(r *recipe.Recipe, o Options) (p *Plan, err error) {
 	for _, w := range r.Warnings {
 		b.Warnings = append(b.Warnings, fmt.Sprintf("%s:%d:%d: %s", w.File, w.Pos.Line, w.Pos.Col, w.Msg))
 	}
-	steps := []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.searched, b.openModels, b.chooseArch, b.alignment, b.keepWarnings, b.normalise, b.checkShape, b.enumerate, b.undescribed, b.config}
+	steps := []func() error{b.chooseMethod, b.checkParameterNames, b.searched, b.openModels, b.chooseArch, b.alignment, b.vocabulary, b.template, b.keepWarnings, b.normalise, b.checkShape, b.enumerate, b.undescribed, b.config}
 	if m, ok := method.Get(r.Method); ok && m.Whole {
-		wholes := []func() error{b.chooseMethod, b.refuseLater, b.checkParameterNames, b.searched, b.openModels, b.chooseArch, b.alignment, b.whole}
+		wholes := []func() error{b.chooseMethod, b.checkParameterNames, b.searched, b.openModels, b.chooseArch, b.alignment, b.vocabulary, b.template, b.whole}
 		if m.Blends { // its tensors are known before it has run
 			wholes = append(wholes, b.keepWarnings, b.normalise, b.checkShape, b.enumerate, b.undescribed, b.config)
 		}
@@ -117,6 +125,7 @@ func Build(r *recipe.Recipe, o Options) (p *Plan, err error) {
 	if o.Strict && len(b.Warnings) > 0 {
 		return nil, fmt.Errorf("%s (refused because of --strict)", b.Warnings[0])
 	}
+	b.Warnings = append(b.Warnings, b.notes...)
 	b.sortTasks()
 	return b.Plan, nil
 }
@@ -133,6 +142,9 @@ func (b *builder) keepWarnings() error {
 
 // Close lets go of the checkpoints.
 func (p *Plan) Close() {
+	if p.TextDir != "" {
+		_ = os.RemoveAll(p.TextDir) // a few files among other temporary ones
+	}
 	for _, m := range p.Models {
 		m.Close()
 	}
@@ -207,6 +219,8 @@ type builder struct {
 	*Plan
 	modules []module
 	numbers []int // that names end with; see endings
+	zeros   bool  // tokens without a row in any model have been told of
+	notes   []string
 }
 
 // module is a module of the output with its slices, after normalisation: `models` has become one slice.
@@ -250,21 +264,6 @@ func (b *builder) chooseMethod() error {
 		return b.errorf(b.Recipe.MethodPos, "unknown merge method %q; %s", b.Recipe.Method, hint)
 	}
 	b.Method = m
-	return nil
-}
-
-// refuseLater refuses what the schema knows and this version does not do, rather than doing less than was asked.
-func (b *builder) refuseLater() error {
-	r := b.Recipe
-	const how = "this version copies the tokenizer of the base (or first) model; leave the key out if that is what you want"
-	switch {
-	case r.Tokenizer != nil:
-		return b.errorf(r.Tokenizer.Pos, "tokenizer: building a tokenizer is not supported; %s", how)
-	case r.TokenizerSource != "":
-		return b.errorf(r.TokenizerPos, "tokenizer_source: building a tokenizer is not supported; %s", how)
-	case r.ChatTemplate != "":
-		return b.errorf(r.Pos, "chat_template: rewriting the template is not supported; %s", how)
-	}
 	return nil
 }
 

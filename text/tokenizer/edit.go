@@ -22,6 +22,7 @@ type Edited struct {
 	*Tokenizer
 	JSON    []byte  // its tokenizer.json: what did not have to change has the bytes that it had
 	Removed []Token // by Changes.Limit
+	New     []Token // of Changes.Add, those that the tokenizer did not have, with their ids
 }
 
 // Edit makes a tokenizer out of the one of a directory. It is an error if what is to go is needed: by the model as the token for unknown
@@ -105,6 +106,11 @@ func (t *Tokenizer) edit(data []byte, c Changes) (*Edited, error) {
 	for _, one := range t.Vocabulary() {
 		if text, _ := e.Token(one.ID); one.ID < limit && text != one.Text {
 			return nil, errorAt("added_tokens", "the ids of the vocabulary have holes: without the removed tokens, the id %d would be of %q instead of %q", one.ID, text, one.Text)
+		}
+	}
+	for _, one := range added[len(added)-len(c.Add):] {
+		if id, has := t.ID(one.Text); !has || id >= limit {
+			e.New = append(e.New, one)
 		}
 	}
 	slices.SortStableFunc(added, func(a, b Token) int { return a.ID - b.ID }) // as the library writes them
