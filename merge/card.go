@@ -8,15 +8,12 @@ import (
 	"strings"
 	"text/template"
 
+	"github.com/mergekit/mergekit/hub"
 	"github.com/mergekit/mergekit/merge/plan"
+	"github.com/mergekit/mergekit/merge/provenance"
 	"github.com/mergekit/mergekit/merge/recipe"
 	"github.com/mergekit/mergekit/merge/repair"
-	"github.com/mergekit/mergekit/tensors"
 )
-
-// fullHashBytes is the size up to which a model card names the SHA-256 of an input's whole content; larger files are
-// identified by their header and size unless their content hash is known already.
-const fullHashBytes = 64 << 20
 
 type cardFile struct{ Name, Size, Kind, Hash string }
 
@@ -42,6 +39,8 @@ type card struct {
 	Repaired              string
 	Searched              string
 	Evaluated             string
+	License               string
+	LicenseNotes          []string
 	Warnings              []string
 }
 
@@ -53,6 +52,9 @@ base_model:
 {{- end}}
 {{- end}}
 library_name: transformers
+{{- if .License}}
+license: {{.License}}
+{{- end}}
 tags:
 - mergekit
 - merge
@@ -108,6 +110,14 @@ A merge of {{len .Models}} checkpoint{{if ne (len .Models) 1}}s{{end}}, made wit
 
 {{.Evaluated}}
 {{end}}
+{{- if .LicenseNotes}}
+## Licences
+{{range .LicenseNotes}}
+* {{.}}
+{{- end}}
+
+As the inputs' model cards state them; this is no legal advice.
+{{end}}
 {{- if .Warnings}}
 ## Notes from the merge
 {{range .Warnings}}
@@ -141,7 +151,7 @@ func modelCard(p *plan.Plan, maps *aligned, report *repair.Report, measured *Eva
 		cm := cardModel{Name: m.Name()}
 		if id, ok := hubID(m.Ref); ok {
 			c.HubIDs = append(c.HubIDs, id)
-			cm.Link = "https://huggingface.co/" + id
+			cm.Link = hub.DefaultEndpoint + "/" + id
 		}
 		if p.Recipe.Base != nil && m.Ref.Same(*p.Recipe.Base) {
 			cm.Base = true
@@ -155,6 +165,11 @@ func modelCard(p *plan.Plan, maps *aligned, report *repair.Report, measured *Eva
 			cm.Files = append(cm.Files, cf)
 		}
 		c.Models = append(c.Models, cm)
+	}
+	license, conflicts, notes := provenance.Judge(licenses(p))
+	c.LicenseNotes = append(conflicts, notes...)
+	if provenance.Known(license) {
+		c.License = license
 	}
 	var b bytes.Buffer
 	if err := cardTemplate.Execute(&b, c); err != nil {
@@ -171,35 +186,24 @@ func cardTitle(out string) string {
 	return filepath.Base(abs)
 }
 
-// identify describes a weight file: by the SHA-256 of its content where that is cheap (small files, or files of the
-// Hugging Face cache, whose names are their hashes), else by the SHA-256 of its header together with its size.
+// identify describes a weight file for people.
 func identify(file string) (cardFile, error) {
-	st, err := os.Stat(file)
+	f, err := provenance.Identify(file, false)
 	if err != nil {
 		return cardFile{}, err
 	}
-	c := cardFile{Name: filepath.Base(file), Size: fmt.Sprint(st.Size()), Kind: "SHA-256"}
-	if real, err := filepath.EvalSymlinks(file); err == nil && filepath.Base(filepath.Dir(real)) == "blobs" && len(filepath.Base(real)) == 64 {
-		c.Hash = filepath.Base(real)
-		return c, nil
+	c := cardFile{Name: f.Name, Size: fmt.Sprint(f.Bytes), Kind: "SHA-256", Hash: f.SHA256}
+	if c.Hash == "" {
+		c.Kind, c.Hash = "SHA-256 of the header", f.HeaderSHA256
 	}
-	if st.Size() <= fullHashBytes {
-		c.Hash, err = tensors.SHA256(file)
-		return c, err
-	}
-	c.Kind = "SHA-256 of the header"
-	c.Hash, err = tensors.HeaderDigest(file)
-	return c, err
+	return c, nil
 }
 
-// hubID returns the reference's hub id, when it looks like one and is no local path.
+// hubID returns the reference's repository on a hub, when it has the form of one and is no local path.
 func hubID(ref recipe.ModelRef) (string, bool) {
-	p := ref.Path
-	if strings.Count(p, "/") != 1 || strings.HasPrefix(p, "/") || strings.HasPrefix(p, ".") || strings.HasPrefix(p, "~") || strings.HasSuffix(p, "/") {
+	if _, err := os.Stat(ref.Path); err == nil || !hub.Looks(ref.Path) {
 		return "", false
 	}
-	if _, err := os.Stat(p); err == nil {
-		return "", false
-	}
-	return p, true
+	n, err := hub.ParseName(ref.Path, ref.Revision)
+	return n.Repo, err == nil
 }

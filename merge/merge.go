@@ -38,6 +38,8 @@ type Options struct {
 	Version        string                             // of the program, for the model card
 	Report         string                             // the page to write about the merge; "": none
 	Part           tensors.Part                       // the share of the output to merge (Index and Of); zero: all of it
+	Provenance     bool                               // write mergekit_provenance.json
+	Hash           bool                               // with the SHA-256 of all inputs and of the weights, which are read once more
 	Join           int                                // put the output together from so many parts instead of merging; 0: merge
 	Stages         StageOptions                       // of a file with several recipes
 	Stage          func(StageReport)                  // a stage of such a file is begun, is there, or needs no disk
@@ -319,6 +321,9 @@ func (j *job) commit(ctx context.Context, report *repair.Report, fill func(w *te
 		s.Aligned = j.maps.reports
 		err = j.maps.finish(j.p, w)
 	}
+	if err == nil {
+		err = j.record(w)
+	}
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
@@ -393,7 +398,7 @@ func execute(ctx context.Context, p *plan.Plan, w *tensors.Writer, o Options) (*
 
 // fingerprint identifies everything that the output's bytes depend on, so that a resumed merge cannot mix two plans.
 func fingerprint(p *plan.Plan, maps *aligned, o Options) string {
-	return identity(p, maps, o, o.Backend.Name())
+	return identity(p, maps, o, kindOf(o.Backend))
 }
 
 // identity is fingerprint for another kind of backend, or, where it is "", for any.

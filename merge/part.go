@@ -3,10 +3,34 @@ package merge
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/gomlx/compute"
 
 	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/tensors"
 )
+
+// kindOf is how --backend calls the kind of a backend. Those of one kind give the same bytes.
+func kindOf(b compute.Backend) string {
+	if x, ok := b.(interface{ PluginName() string }); ok {
+		name := filepath.Base(x.PluginName())
+		for _, kind := range []string{"cuda", "cpu"} {
+			if strings.Contains(name, kind) {
+				return b.Name() + ":" + kind
+			}
+		}
+		return b.Name() + ":" + name
+	}
+	switch b.Name() {
+	case "block":
+		return "go"
+	case "Go Backend":
+		return "gomlx"
+	}
+	return b.Name()
+}
 
 // checkPart refuses to split what cannot be split.
 func checkPart(p *plan.Plan, o Options) error {
@@ -34,7 +58,7 @@ func (j *job) partial(o tensors.WriteOptions) tensors.WriteOptions {
 	switch {
 	case j.o.Part.Of > 0:
 		o.Part = j.o.Part
-		o.Part.Key, o.Part.Engine = identity(j.p, j.maps, j.o, ""), j.o.Backend.Name()
+		o.Part.Key, o.Part.Engine = identity(j.p, j.maps, j.o, ""), kindOf(j.o.Backend)
 	case j.o.Join > 0:
 		if j.o.Started != nil {
 			j.o.Started(j.p.BytesWritten())

@@ -274,7 +274,7 @@ func (s *searcher) trial(ctx context.Context, _, number int, values []float64) (
 	o := s.o
 	o.Force, o.Resume, o.Report = true, false, ""
 	o.Planned, o.Started, o.Written, o.Warn = nil, nil, nil, nil
-	o.ModelCard = o.ModelCard && s.r.Search.Keep
+	o.ModelCard, o.Provenance = o.ModelCard && s.r.Search.Keep, o.Provenance && s.r.Search.Keep
 	if o.Threads <= 0 {
 		o.Threads = runtime.GOMAXPROCS(0)
 	}

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -78,6 +80,13 @@ func (w *Writer) put(name string, fill func(*os.File) error) error {
 	w.files[name] = true
 	w.mu.Unlock()
 	return err
+}
+
+// SideFiles lists the files beside the weights, by name. The index of a sharded output comes with Commit and is none of them.
+func (w *Writer) SideFiles() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Sorted(maps.Keys(w.files))
 }
 
 // RemoveFile takes back a file that WriteFile or CopyFile wrote: one that only an interrupted output has.

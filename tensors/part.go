@@ -269,7 +269,7 @@ func (w *Writer) rejoin() (bool, error) {
 		return false, nil
 	}
 	if r, err := w.readPart(1); err == nil && len(done) == len(w.infos) && head.Fingerprint == r.Fingerprint {
-		w.options.Fingerprint = r.Fingerprint
+		w.options.Fingerprint, w.joined = r.Fingerprint, r.Engine
 		return w.resume()
 	}
 	if !w.options.Force {
@@ -341,7 +341,7 @@ func (w *Writer) adopt() error {
 		}
 		w.shards[i].dirty.Store(true)
 	}
-	w.options.Fingerprint, w.owner = first.Fingerprint, nil
+	w.options.Fingerprint, w.joined, w.owner = first.Fingerprint, first.Engine, nil
 	if w.journal, err = newJournal(t.partial, w.head(), nil); err != nil {
 		return err
 	}
@@ -350,6 +350,9 @@ func (w *Writer) adopt() error {
 	}
 	return w.rejournal()
 }
+
+// JoinedEngine is the kind of backend that computed the parts of a joined output; "" for others.
+func (w *Writer) JoinedEngine() string { return w.joined }
 
 // moved reports whether a shard of the output is in the partial directory already.
 func (w *Writer) moved(i int) bool {

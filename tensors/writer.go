@@ -54,7 +54,8 @@ type Writer struct {
 	options WriteOptions
 	layout  *layout
 	disk    disk
-	owner   []int // the part that each shard belongs to; nil: all shards are this writer's
+	owner   []int  // the part that each shard belongs to; nil: all shards are this writer's
+	joined  string // the kind of backend of the parts that were joined
 
 	lock    *os.File
 	journal *journal

@@ -156,7 +156,7 @@ EXIT STATUS
 	root.AddCommand(newMergeCommand(), newPlanCommand(), newInspectCommand(), newDiffCommand(), newMethodsCommand(),
 		newConvertCommand(), newConvertConfigCommand(), newTokenizeCommand(), newBackendsCommand(), newVersionCommand(),
 		newLogitsCommand(), newGenerateCommand(), newEvalCommand(), newInitCommand())
-	root.AddCommand(newJoinCommand())
+	root.AddCommand(newJoinCommand(), newVerifyCommand(), newManCommand())
 	root.AddCommand(newFinetuneCommand())
 	root.AddCommand(newFuseCommand(), newAdaptersCommand())
 	root.AddCommand(newAlignCommand(), newTransportCommand())

@@ -23,6 +23,7 @@ type mergeOptions struct {
 	threads                       int
 	force, resume                 bool
 	noTokenizer, noCard           bool
+	noProvenance, hash            bool
 	allowNonFinite, verify        bool
 	report, part                  string
 }
@@ -102,6 +103,8 @@ func (o *mergeOptions) output(cmd *cobra.Command) {
 	f.BoolVar(&o.resume, "resume", false, "finish an interrupted merge")
 	f.BoolVar(&o.noTokenizer, "no-copy-tokenizer", false, "do not copy tokenizer and generation files")
 	f.BoolVar(&o.noCard, "no-model-card", false, "write neither README.md nor mergekit_config.yml")
+	f.BoolVar(&o.noProvenance, "no-provenance", false, "do not write mergekit_provenance.json")
+	f.BoolVar(&o.hash, "hash", false, "put the SHA-256 of all inputs and of the weights into mergekit_provenance.json (reads them once more)")
 	f.BoolVar(&o.verify, "verify", false, "check that every assignment of an alignment is optimal")
 	f.BoolVar(&o.allowNonFinite, "allow-non-finite", false, "accept NaN and infinite values in the result")
 	f.StringVar(&o.report, "report", "", "write a page about the merge: what survives of task vectors, sign conflicts, overlap of masks, distances (costs another pass or two)")
@@ -127,7 +130,7 @@ func (o *mergeOptions) options() (merge.Options, error) {
 		return merge.Options{}, err
 	}
 	mo := merge.Options{Plan: popts, Threads: o.threads, Force: o.force, Resume: o.resume, CopyTokenizer: !o.noTokenizer,
-		ModelCard: !o.noCard, AllowNonFinite: o.allowNonFinite, Verify: o.verify, Version: version, Report: o.report}
+		ModelCard: !o.noCard, Provenance: !o.noProvenance, Hash: o.hash, AllowNonFinite: o.allowNonFinite, Verify: o.verify, Version: version, Report: o.report}
 	if mo.ShardBytes, err = parseSize("--shard-size", o.shardSize); err != nil {
 		return mo, err
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/mergekit/mergekit/internal/backend"
 )
 
-// version is the program's version.
-const version = "0.1.0"
+// version is the program's version; releases set it with -ldflags "-X main.version=...".
+var version = "0.1.0"
 
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{

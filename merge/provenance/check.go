@@ -1,0 +1,116 @@
+package provenance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"github.com/mergekit/mergekit/tensors"
+)
+
+// Finding is what checking a file has shown.
+type Finding struct {
+	File  string `json:"file"`
+	State State  `json:"state"`
+}
+
+// State says how a file compares with its record.
+type State string
+
+// The states of a file.
+const (
+	Same        State = "same"         // its content has the recorded hash
+	SameHeader  State = "same header"  // header and size are the recorded ones; no hash of the content was recorded
+	Changed     State = "changed"      // another size, header or content
+	Missing     State = "missing"      // it is not there
+	NotRecorded State = "not recorded" // it is there, and the record does not know it
+)
+
+// Bad reports whether a state speaks against the output.
+func (s State) Bad() bool { return s == Changed || s == Missing }
+
+// Check compares files in a directory with what was recorded of them, several at once. checked, which may be nil, is told how many bytes a
+// file has once it is done.
+func Check(ctx context.Context, dir string, files []File, checked func(bytes int64)) ([]Finding, error) {
+	list, errs := make([]Finding, len(files)), make([]error, len(files))
+	limit := make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))
+	var wait sync.WaitGroup
+	for i, f := range files {
+		limit <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-limit }()
+			if errs[i] = ctx.Err(); errs[i] != nil {
+				return
+			}
+			state, err := Compare(filepath.Join(dir, f.Name), f)
+			list[i], errs[i] = Finding{f.Name, state}, err
+			if checked != nil {
+				checked(f.Bytes)
+			}
+		})
+	}
+	wait.Wait()
+	return list, errors.Join(errs...)
+}
+
+// Compare compares a file with what was recorded of it.
+func Compare(path string, want File) (State, error) {
+	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Missing, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if !st.Mode().IsRegular() || st.Size() != want.Bytes {
+		return Changed, nil
+	}
+	if want.SHA256 == "" {
+		got, err := tensors.HeaderDigest(path)
+		var format *tensors.FormatError
+		if errors.As(err, &format) || err == nil && got != want.HeaderSHA256 {
+			return Changed, nil
+		}
+		return SameHeader, err
+	}
+	got, err := tensors.SHA256(path)
+	if err == nil && got != want.SHA256 {
+		return Changed, nil
+	}
+	return Same, err
+}
+
+// Unknown lists the files of an output that its record does not know.
+func (r *Record) Unknown(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]bool{FileName: true, "model.safetensors.index.json": true}
+	for _, f := range r.Outputs {
+		known[f.Name] = true
+	}
+	var list []string
+	for _, e := range entries {
+		if !known[e.Name()] {
+			list = append(list, e.Name())
+		}
+	}
+	return list, nil
+}
+
+// Size is the sum of files' bytes.
+func Size(files []File) (n int64) {
+	for _, f := range files {
+		n += f.Bytes
+	}
+	return n
+}
+
+// String renders a finding.
+func (f Finding) String() string { return fmt.Sprintf("%s: %s", f.File, f.State) }
