@@ -17,8 +17,8 @@ import (
 // moeOptions are the flags of the moe command.
 type moeOptions struct {
 	moe.Options
-	backend, shardSize string
-	noTokenizer, noCard, dryRun  bool
+	backend, shardSize          string
+	noTokenizer, noCard, dryRun bool
 }
 
 func newMoECommand() *cobra.Command {
