@@ -61,6 +61,16 @@ type File struct {
 // splitName is how llama.cpp names the parts of a split model.
 var splitName = regexp.MustCompile(`^(.*)-(\d{5})-of-(\d{5})\.gguf$`)
 
+// Split says of a file's name whether it is a part of a split model: first is the path of part 1 (of a model that is not split the path
+// itself), later whether this is another part than that.
+func Split(path string) (first string, later bool) {
+	m := splitName.FindStringSubmatch(filepath.Base(path))
+	if m == nil {
+		return path, false
+	}
+	return filepath.Join(filepath.Dir(path), fmt.Sprintf("%s-00001-of-%s.gguf", m[1], m[3])), m[2] != "00001"
+}
+
 // Open opens a GGUF file and checks its header. Given any part of a split model, it opens all of them; the metadata are
 // those of the first. A malformed file is a *tensors.FormatError.
 func Open(path string) (*File, error) {
