@@ -412,6 +412,9 @@ func identity(p *plan.Plan, maps *aligned, o Options, kind string) string {
 		identifyModel(h, m)
 	}
 	identifyFiles(h, alignFiles(p))
+	if p.Vocabulary != nil {
+		fmt.Fprintf(h, "vocabulary %s|", p.Vocabulary.Digest())
+	}
 	for _, t := range p.Outputs() {
 		fmt.Fprintf(h, "%s%v%s|", t.Name, t.Shape, t.DType)
 	}
