@@ -2,6 +2,7 @@
 package inspect
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -42,24 +43,26 @@ type Options struct {
 
 // source is a tensor of a checkpoint as the engine reads it.
 type source struct {
-	c *tensors.Checkpoint
-	v tensors.View
+	path string
+	r    *tensors.Reader
+	size int64 // bytes of an element
 }
 
-func (s source) DType() tensors.DType { return s.v.DType }
-func (s source) String() string       { return s.v.Name + " of " + s.c.Path() }
-func (s source) Bytes(off, n int64, _ []byte) ([]byte, error) {
-	size := int64(s.v.DType.Size())
-	return s.v.Data[off*size : (off+n)*size], nil
+func newSource(c *tensors.Checkpoint, name string) (source, error) {
+	r, err := c.Reader(name)
+	if err != nil {
+		return source{}, err
+	}
+	return source{c.Path(), r, int64(r.DType.Size())}, nil
 }
-func (s source) WillNeed(off, n int64) {
-	size := int64(s.v.DType.Size())
-	s.c.WillNeed(s.v.Name, off*size, n*size)
+
+func (s source) DType() tensors.DType { return s.r.DType }
+func (s source) String() string       { return s.r.Name + " of " + s.path }
+func (s source) Bytes(off, n int64, scratch []byte) ([]byte, error) {
+	return s.r.Bytes(off*s.size, n*s.size, scratch)
 }
-func (s source) Release(off, n int64) {
-	size := int64(s.v.DType.Size())
-	s.c.Release(s.v.Name, off*size, n*size)
-}
+func (s source) WillNeed(off, n int64) { s.r.WillNeed(off*s.size, n*s.size) }
+func (s source) Release(off, n int64)  { s.r.Release(off*s.size, n*s.size) }
 
 // job makes a job that only gathers statistics.
 func job(m *method.Method, name string, shape []int, inputs ...source) *stream.Job {
@@ -69,7 +72,7 @@ func job(m *method.Method, name string, shape []int, inputs ...source) *stream.J
 	}
 	j := &stream.Job{Method: m, Out: tensors.F32, AllowNonFinite: true}
 	for _, in := range inputs {
-		t.D = stream.Promote(t.D, plan.GraphDType(in.v.DType))
+		t.D = stream.Promote(t.D, plan.GraphDType(in.DType()))
 		j.Inputs = append(j.Inputs, in)
 	}
 	j.Task = t
@@ -88,7 +91,7 @@ func Inspect(ctx context.Context, c *tensors.Checkpoint, values bool, o Options)
 		if !values || !info.DType.IsFloat() {
 			continue
 		}
-		v, err := c.View(name)
+		in, err := newSource(c, name)
 		if err != nil {
 			return nil, err
 		}
@@ -98,14 +101,9 @@ func Inspect(ctx context.Context, c *tensors.Checkpoint, values bool, o Options)
 			if err != nil {
 				return err
 			}
-			finite := float64(mt.N) - s.Totals["nan"] - s.Totals["inf"]
-			t.Norm, t.MaxAbs = math.Sqrt(s.Totals["squares"]), s.Totals["max"]
-			t.Zeros, t.NaN, t.Inf = int64(s.Totals["zeros"]), int64(s.Totals["nan"]), int64(s.Totals["inf"])
-			if finite > 0 {
-				t.Mean = s.Totals["sum"] / finite
-			}
+			t.take(mt, s)
 			return nil
-		}}, name, info.Shape, source{c, v}))
+		}}, name, info.Shape, in))
 	}
 	return out, runJobs(ctx, jobs, o)
 }
@@ -128,7 +126,10 @@ func runJobs(ctx context.Context, jobs []*stream.Job, o Options) error {
 	return e.Run(ctx, jobs)
 }
 
-var inspectKernel = &method.Kernel{Name: "inspect", Build: func(c *method.Chunk) {
+var inspectKernel = &method.Kernel{Name: "inspect", Build: func(c *method.Chunk) { figures(c) }}
+
+// figures asks for the sums that take reads, and returns the values with zero in place of what is not finite.
+func figures(c *method.Chunk) *Node {
 	x := c.X(0)
 	finite := IsFinite(x)
 	value := c.Select(finite, x)
@@ -139,7 +140,19 @@ var inspectKernel = &method.Kernel{Name: "inspect", Build: func(c *method.Chunk)
 	c.Count("zeros", Equal(x, c.Zero()))
 	c.Count("nan", nan)
 	c.Count("inf", LogicalNot(LogicalOr(finite, nan)))
-}}
+	return value
+}
+
+// take reads the sums that figures has asked for, and returns how many values are finite.
+func (t *Tensor) take(task *method.Task, s *method.Stats) (finite float64) {
+	finite = float64(task.N) - s.Totals["nan"] - s.Totals["inf"]
+	t.Norm, t.MaxAbs = math.Sqrt(s.Totals["squares"]), s.Totals["max"]
+	t.Zeros, t.NaN, t.Inf = int64(s.Totals["zeros"]), int64(s.Totals["nan"]), int64(s.Totals["inf"])
+	if finite > 0 {
+		t.Mean = s.Totals["sum"] / finite
+	}
+	return finite
+}
 
 // Difference is what Diff finds about one tensor.
 type Difference struct {
@@ -184,16 +197,18 @@ func Diff(ctx context.Context, a, b *tensors.Checkpoint, o Options) ([]Differenc
 		case ia.DType.IsFloat() != ib.DType.IsFloat() || !ia.DType.IsFloat() && ia.DType != ib.DType:
 			d.Problem = fmt.Sprintf("dtypes %s and %s", ia.DType, ib.DType)
 		default:
-			va, err := a.View(name)
+			sa, err := newSource(a, name)
 			if err != nil {
 				return nil, err
 			}
-			vb, err := b.View(name)
+			sb, err := newSource(b, name)
 			if err != nil {
 				return nil, err
 			}
 			if !ia.DType.IsFloat() {
-				d.Equal = string(va.Data) == string(vb.Data)
+				if d.Equal, err = sameBytes(sa.r, sb.r); err != nil {
+					return nil, err
+				}
 				if !d.Equal {
 					d.Max = math.Inf(1)
 				}
@@ -217,10 +232,32 @@ func Diff(ctx context.Context, a, b *tensors.Checkpoint, o Options) ([]Differenc
 					d.Cosine = 1
 				}
 				return nil
-			}}, name, ia.Shape, source{a, va}, source{b, vb}))
+			}}, name, ia.Shape, sa, sb))
 		}
 	}
 	return out, runJobs(ctx, jobs, o)
+}
+
+// sameBytes compares two tensors of one dtype and shape piece by piece.
+func sameBytes(a, b *tensors.Reader) (bool, error) {
+	const piece = 1 << 20
+	for off := int64(0); off < a.Info.Bytes(); off += piece {
+		n := min(piece, a.Info.Bytes()-off)
+		x, err := a.Bytes(off, n, nil)
+		if err != nil {
+			return false, err
+		}
+		y, err := b.Bytes(off, n, nil)
+		if err != nil {
+			return false, err
+		}
+		if !bytes.Equal(x, y) {
+			return false, nil
+		}
+		a.Release(off, n)
+		b.Release(off, n)
+	}
+	return true, nil
 }
 
 // mantissa is the number of explicit significand bits.
