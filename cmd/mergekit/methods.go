@@ -33,7 +33,7 @@ func newMethodsCommand() *cobra.Command {
 				return usageError{fmt.Errorf("unknown merge method %q%s", args[0], near)}
 			}
 			if jsonWanted(cmd) {
-				writeJSON(os.Stdout, methodJSON(m))
+				writeJSON(os.Stdout, m.Describe())
 				return nil
 			}
 			describe(m)
@@ -45,7 +45,7 @@ func newMethodsCommand() *cobra.Command {
 func listMethods(cmd *cobra.Command) error {
 	if jsonWanted(cmd) {
 		for _, m := range slices.Concat(method.All(), method.Wholes()) {
-			writeJSON(os.Stdout, methodJSON(m))
+			writeJSON(os.Stdout, m.Describe())
 		}
 		return nil
 	}
@@ -106,13 +106,4 @@ func describe(m *method.Method) {
 	if m.Paper.URL != "" {
 		fmt.Println(m.Paper.URL)
 	}
-}
-
-func methodJSON(m *method.Method) map[string]any {
-	var params []map[string]any
-	for _, p := range m.Params {
-		params = append(params, map[string]any{"name": p.Name, "type": p.Kind.String(), "per_model": p.PerInput, "required": p.Required, "default": p.Default, "doc": p.Doc})
-	}
-	return map[string]any{"name": m.Name, "title": m.Title, "summary": m.Summary, "formula": m.Formula, "base": m.Base.String(),
-		"min_inputs": m.Min, "max_inputs": m.Max, "parameters": params, "paper": m.Paper.Text, "url": m.Paper.URL}
 }
