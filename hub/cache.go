@@ -67,7 +67,7 @@ func (c cached) setRef(revision, commit string) error {
 
 // Cached returns the directory (or file) of a name's snapshot in the caches of this machine, without asking anybody: of the
 // commit that the revision was when it was last asked for. ok is false if there is none. Whether the snapshot has all files
-// is another matter; see Missing.
+// is another matter.
 func (s Settings) Cached(n Name) (dir string, ok bool) {
 	for _, root := range s.roots() {
 		c := cachedRepo(root, n.Repo)
@@ -104,9 +104,9 @@ func filesOf(dir string) ([]File, error) {
 	return out, err
 }
 
-// Missing lists the files that a merge needs and a snapshot directory lacks: shards that its index names. A directory without
-// weights lacks them; what it should have had, nobody knows without asking the hub.
-func Missing(dir string) ([]string, error) {
+// lacking lists the files that a merge needs and a snapshot directory lacks: shards that its index names. What it lacks beside, nobody
+// knows without asking the hub.
+func lacking(dir string) ([]string, error) {
 	st, err := os.Stat(dir)
 	if err != nil || !st.IsDir() {
 		return nil, err
@@ -115,20 +115,18 @@ func Missing(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := choose(have, func(f File) ([]byte, error) {
+	_, err = choose(have, true, func(f File) ([]byte, error) {
 		return os.ReadFile(filepath.Join(dir, filepath.FromSlash(f.Path)))
 	})
 	var lacks *lackingError
 	if errors.As(err, &lacks) {
 		return lacks.files, nil
 	}
-	if err != nil {
-		return nil, err
+	var several *Error // that is for who opens the directory to explain
+	if errors.As(err, &several) {
+		return nil, nil
 	}
-	if !chosen.weights {
-		return []string{"weights"}, nil
-	}
-	return nil, nil
+	return nil, err
 }
 
 // link makes path lead to a blob, by a relative link as Python's tools do; where there are no links, by a copy.
@@ -194,4 +192,16 @@ func copyFile(to, from string) error {
 	}
 	_, err = dst.ReadFrom(src)
 	return errors.Join(err, dst.Close())
+}
+
+// Origin returns the repository and the commit that a directory of a cache is a snapshot of.
+func Origin(dir string) (repo, commit string, ok bool) {
+	parts := strings.Split(filepath.ToSlash(filepath.Clean(dir)), "/")
+	for i := len(parts) - 3; i >= 0; i-- {
+		name, marked := strings.CutPrefix(parts[i], "models--")
+		if marked && parts[i+1] == "snapshots" && commitForm.MatchString(parts[i+2]) {
+			return strings.Replace(name, "--", "/", 1), parts[i+2], true
+		}
+	}
+	return "", "", false
 }

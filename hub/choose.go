@@ -64,15 +64,15 @@ const maxSide = 256 << 20
 // choose picks the files that a merge, a fine-tuning or an evaluation reads: configuration, tokenizer, chat template, model
 // card, and the weights once. Where there are several sets of weights it takes the one that tensors.Open would: what an index
 // lists before a single file, safetensors before pickles, both before GGUF. read returns the content of a small file; it is
-// called for indexes and the configuration.
-func choose(all []File, read func(File) ([]byte, error)) (choice, error) {
-	return chooseBelow(all, "", read)
+// called for indexes and the configuration. Without weights only the files beside them are chosen.
+func choose(all []File, weights bool, read func(File) ([]byte, error)) (choice, error) {
+	return chooseBelow(all, "", weights, read)
 }
 
 // chooseBelow is choose for a directory, given with its slash.
-func chooseBelow(all []File, prefix string, read func(File) ([]byte, error)) (choice, error) {
+func chooseBelow(all []File, prefix string, weights bool, read func(File) ([]byte, error)) (choice, error) {
 	var c choice
-	root, err := chooseDir(all, prefix, read)
+	root, err := chooseDir(all, prefix, weights, read)
 	if err != nil {
 		return c, err
 	}
@@ -83,7 +83,7 @@ func chooseBelow(all []File, prefix string, read func(File) ([]byte, error)) (ch
 			return c, err
 		}
 		for _, dir := range components {
-			sub, err := chooseDir(all, prefix+dir+"/", read)
+			sub, err := chooseDir(all, prefix+dir+"/", weights, read)
 			if err != nil {
 				return c, err
 			}
@@ -96,7 +96,7 @@ func chooseBelow(all []File, prefix string, read func(File) ([]byte, error)) (ch
 }
 
 // chooseDir is choose for one directory, given with its slash.
-func chooseDir(all []File, dir string, read func(File) ([]byte, error)) (choice, error) {
+func chooseDir(all []File, dir string, withWeights bool, read func(File) ([]byte, error)) (choice, error) {
 	var c choice
 	here := map[string]File{}
 	var names []string
@@ -122,6 +122,9 @@ func chooseDir(all []File, dir string, read func(File) ([]byte, error)) (choice,
 		if f := here[name]; sideFile(name, code) && f.Size <= maxSide {
 			c.files = append(c.files, f)
 		}
+	}
+	if !withWeights {
+		return c, nil
 	}
 	weights, err := weightFiles(dir, names, here, read)
 	if err != nil {

@@ -28,7 +28,9 @@ const (
 	idleLimit      = 60 * time.Second
 	answerLimit    = 64 << 20 // bytes of an answer that is no file
 	mostRedirects  = 10
-	mostAttempts   = 7 // without a byte in between
+	mostAttempts   = 7 // at a file, without a byte in between
+	callAttempts   = 5 // at a question
+	askAttempts    = 2 // at a question whose answer the cache may replace
 	longestWait    = 30 * time.Second
 	longestRetryAt = 10 * time.Minute // that a server may ask for
 )
@@ -170,24 +172,38 @@ func (c *Client) do(req *http.Request, repo, file string) (*http.Response, error
 		return nil, e
 	}
 	var cert *tls.CertificateVerificationError
-	if errors.As(err, &cert) {
+	var name *net.DNSError
+	if errors.As(err, &cert) || errors.As(err, &name) && name.IsNotFound {
 		return nil, e
 	}
 	return nil, &transient{err: e}
 }
 
-// call asks for something that is no file and decodes the answer into v (nil: it is not looked at).
-func (c *Client) call(ctx context.Context, method, address string, body []byte, header http.Header, repo string, v any) (http.Header, error) {
+// question is a request for something that is no file.
+type question struct {
+	method, address string
+	body            []byte
+	header          http.Header
+	repo            string // as the user wrote it
+	attempts        int    // 0: callAttempts
+}
+
+// call asks and decodes the answer into v (nil: it is not looked at).
+func (c *Client) call(ctx context.Context, q question, v any) (http.Header, error) {
 	var answered http.Header
-	err := c.retry(ctx, func() error {
+	if q.attempts == 0 {
+		q.attempts = callAttempts
+	}
+	repo := q.repo
+	err := c.retry(ctx, q.attempts, func() error {
 		ctx, cancel := context.WithTimeoutCause(ctx, 2*c.s.idle, errSilent)
 		defer cancel()
-		req, err := c.request(ctx, method, address, bytes.NewReader(body))
+		req, err := c.request(ctx, q.method, q.address, bytes.NewReader(q.body))
 		if err != nil {
 			return err
 		}
-		for k := range header {
-			req.Header.Set(k, header.Get(k))
+		for k := range q.header {
+			req.Header.Set(k, q.header.Get(k))
 		}
 		resp, err := c.do(req, repo, "")
 		if err != nil {
@@ -238,22 +254,22 @@ func saidIn(data []byte) string {
 // errSilent is the cause of giving up a request without an answer.
 var errSilent = &transient{err: &TransferError{Msg: "the server is silent", Hint: "check the network"}}
 
-// retry repeats do while it fails transiently, at most mostAttempts times in a row.
-func (c *Client) retry(ctx context.Context, do func() error) error {
+// retry repeats do while it fails transiently.
+func (c *Client) retry(ctx context.Context, attempts int, do func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := do()
 		if err == nil {
 			return nil
 		}
-		if err := c.pause(ctx, attempt, err); err != nil {
+		if err := c.pause(ctx, attempt, attempts, err); err != nil {
 			return err
 		}
 	}
 }
 
-// pause waits before another attempt, the given one having failed with err. It returns what there is to report when there will
-// be none.
-func (c *Client) pause(ctx context.Context, attempt int, err error) error {
+// pause waits before another attempt, the given one of so many having failed with err. It returns what there is to report when there
+// will be none.
+func (c *Client) pause(ctx context.Context, attempt, attempts int, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -261,7 +277,7 @@ func (c *Client) pause(ctx context.Context, attempt int, err error) error {
 	if !ok {
 		return err
 	}
-	if attempt >= mostAttempts {
+	if attempt >= attempts {
 		return t.err
 	}
 	wait := c.s.wait(attempt)

@@ -143,7 +143,7 @@ func TestSnapshotBringsWhatAMergeNeeds(t *testing.T) {
 	}
 	// A commit cannot change, so nobody is asked.
 	before = len(h.Requests())
-	if _, err := c.Find(context.Background(), "hf://org/name", commit); err != nil || len(h.Requests()) != before {
+	if _, err := c.Find(context.Background(), "hf://org/name", commit, true); err != nil || len(h.Requests()) != before {
 		t.Errorf("a commit that is here: %v, %d requests", err, len(h.Requests())-before)
 	}
 }

@@ -35,10 +35,14 @@ type revisionInfo struct {
 
 // List asks the hub which files a revision has.
 func (c *Client) List(ctx context.Context, n Name) (*Listing, error) {
+	return c.list(ctx, n, callAttempts)
+}
+
+func (c *Client) list(ctx context.Context, n Name, attempts int) (*Listing, error) {
 	elements := append([]string{"api", "models"}, strings.Split(n.Repo, "/")...)
 	address := c.address(append(elements, "revision", n.revision())...) + "?blobs=true"
 	var info revisionInfo
-	if _, err := c.call(ctx, http.MethodGet, address, nil, nil, n.Written, &info); err != nil {
+	if _, err := c.call(ctx, question{method: http.MethodGet, address: address, repo: n.Written, attempts: attempts}, &info); err != nil {
 		return nil, err
 	}
 	bad := func(format string, args ...any) error {
@@ -84,7 +88,7 @@ func (c *Client) describe(ctx context.Context, n Name, commit string, f File) (F
 	if f.Size >= 0 && f.Etag != "" {
 		return f, nil
 	}
-	err := c.retry(ctx, func() error {
+	err := c.retry(ctx, callAttempts, func() error {
 		req, err := c.request(ctx, http.MethodHead, c.fileAddress(n.Repo, commit, f.Path), nil)
 		if err != nil {
 			return err

@@ -81,6 +81,15 @@ func (n Name) String() string {
 	return s
 }
 
+// Path is the name without its revision.
+func (n Name) Path() string {
+	n.Revision = ""
+	if n.Sub == "" && !strings.Contains(n.Repo, "/") {
+		return scheme + n.Repo
+	}
+	return n.String()
+}
+
 // revision is the revision to ask for.
 func (n Name) revision() string {
 	if n.Revision == "" {

@@ -78,7 +78,7 @@ func TestChoose(t *testing.T) {
 		for _, name := range strings.Fields(c.files) {
 			all = append(all, File{Path: name, Size: 10})
 		}
-		got, err := choose(all, read)
+		got, err := choose(all, true, read)
 		var names []string
 		for _, f := range got.files {
 			names = append(names, f.Path)
@@ -97,7 +97,7 @@ func TestChoose(t *testing.T) {
 		for _, name := range strings.Fields(files) {
 			all = append(all, File{Path: name})
 		}
-		if _, err := choose(all, read); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := choose(all, true, read); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %s", files, err, want)
 		}
 	}
@@ -133,6 +133,17 @@ func TestSettingsOfTheEnvironment(t *testing.T) {
 	t.Setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
 	if s = FromEnvironment(); s.Token != "" {
 		t.Errorf("an implicit token is used: %q", s.Token)
+	}
+}
+
+func TestOrigin(t *testing.T) {
+	commit := strings.Repeat("3", 40)
+	for dir, want := range map[string]string{"/c/models--org--name/snapshots/" + commit: "org/name", "/c/models--gpt2/snapshots/" + commit + "/sub": "gpt2",
+		"/c/models--org--name/snapshots/main": "", "/c/org/name": "", "": ""} {
+		repo, c, ok := Origin(dir)
+		if repo != want || ok != (want != "") || ok && c != commit {
+			t.Errorf("%s: %s %s %v", dir, repo, c, ok)
+		}
 	}
 }
 
@@ -206,7 +217,7 @@ func FuzzChoose(f *testing.F) {
 			}
 		}
 		sort.Slice(all, func(i, j int) bool { return all[i].Path < all[j].Path })
-		c, err := choose(all, func(File) ([]byte, error) { return content, nil })
+		c, err := choose(all, true, func(File) ([]byte, error) { return content, nil })
 		if err != nil {
 			return
 		}

@@ -14,6 +14,7 @@ import (
 // Want says which files of a repository are brought. The zero value wants what a merge needs.
 type Want struct {
 	All     bool     // every file
+	Beside  bool     // only what stands beside the weights: configuration, tokenizer, chat template, card
 	Include []string // patterns of paths (path.Match, also on the last element alone); with any, nothing else is brought
 	Exclude []string // patterns of paths that are not brought
 	Verify  bool     // read what is in the cache already, and bring again what is not as the hub promises
@@ -30,13 +31,13 @@ type Snapshot struct {
 }
 
 // Find returns the directory of org/name, at a revision if one is given: brought here if need be. It is Snapshot for callers that
-// want nothing but the files for a merge.
-func (c *Client) Find(ctx context.Context, name, revision string) (string, error) {
+// want nothing but the files for a merge, with the weights or those beside them alone.
+func (c *Client) Find(ctx context.Context, name, revision string, weights bool) (string, error) {
 	n, err := ParseName(name, revision)
 	if err != nil {
 		return "", err
 	}
-	s, err := c.Snapshot(ctx, n, Want{})
+	s, err := c.Snapshot(ctx, n, Want{Beside: !weights})
 	if err != nil {
 		return "", err
 	}
@@ -47,9 +48,9 @@ func (c *Client) Find(ctx context.Context, name, revision string) (string, error
 // snapshot. Offline, or where the hub cannot be reached, it is what the cache has, if that is complete.
 func (c *Client) Snapshot(ctx context.Context, n Name, want Want) (*Snapshot, error) {
 	if c.s.Offline {
-		return c.fromCache(n, nil)
+		return c.fromCache(n, want, nil)
 	}
-	plainWant := !want.All && !want.Verify && len(want.Include)+len(want.Exclude) == 0
+	plainWant := !want.All && !want.Beside && !want.Verify && len(want.Include)+len(want.Exclude) == 0
 	if plainWant && commitForm.MatchString(n.Revision) {
 		if s, ok := c.complete(n); ok {
 			return s, nil
@@ -59,10 +60,14 @@ func (c *Client) Snapshot(ctx context.Context, n Name, want Want) (*Snapshot, er
 	if err != nil {
 		return nil, err
 	}
-	l, err := c.List(ctx, n)
+	attempts := callAttempts
+	if _, ok := c.s.Cached(n); ok {
+		attempts = askAttempts
+	}
+	l, err := c.list(ctx, n, attempts)
 	if err != nil {
 		if unreachable(err) && ctx.Err() == nil {
-			return c.fromCache(n, err)
+			return c.fromCache(n, want, err)
 		}
 		return nil, err
 	}
@@ -115,7 +120,7 @@ func (c *Client) complete(n Name) (*Snapshot, bool) {
 		if _, err := os.Stat(repo.mark(n.Revision, n.Sub)); err != nil {
 			continue
 		}
-		if missing, err := Missing(dir); err == nil && len(missing) == 0 {
+		if missing, err := lacking(dir); err == nil && len(missing) == 0 {
 			return &Snapshot{Name: n.Written, Dir: dir, Commit: n.Revision}, true
 		}
 	}
@@ -123,7 +128,7 @@ func (c *Client) complete(n Name) (*Snapshot, bool) {
 }
 
 // fromCache returns what the cache has of a name. cause says why the hub was not asked, nil when that was the user's wish.
-func (c *Client) fromCache(n Name, cause error) (*Snapshot, error) {
+func (c *Client) fromCache(n Name, want Want, cause error) (*Snapshot, error) {
 	dir, ok := c.s.Cached(n)
 	how := "--offline (or HF_HUB_OFFLINE) forbids to ask the hub"
 	if cause != nil {
@@ -138,11 +143,11 @@ func (c *Client) fromCache(n Name, cause error) (*Snapshot, error) {
 	if !ok {
 		return nil, fail("is not in the cache")
 	}
-	missing, err := Missing(dir)
+	missing, err := lacking(dir)
 	if err != nil {
 		return nil, err
 	}
-	if len(missing) > 0 && missing[0] != "weights" {
+	if len(missing) > 0 && !want.Beside {
 		return nil, fail("is not whole in the cache: it lacks " + some(missing))
 	}
 	if cause != nil {
@@ -205,7 +210,7 @@ func (c *Client) pick(ctx context.Context, repo cached, n Name, l *Listing, want
 	if n.Sub != "" {
 		prefix = n.Sub + "/"
 	}
-	chosen, err := chooseBelow(all, prefix, read)
+	chosen, err := chooseBelow(all, prefix, !want.Beside, read)
 	if err != nil {
 		var lacks *lackingError
 		if errors.As(err, &lacks) {

@@ -182,7 +182,7 @@ func (t *transfer) segmentAt(ctx context.Context, i int, ranged func()) error {
 			attempt = 0
 		}
 		attempt++
-		if err := t.c.pause(ctx, attempt, err); err != nil {
+		if err := t.c.pause(ctx, attempt, mostAttempts, err); err != nil {
 			return err
 		}
 	}
@@ -379,5 +379,5 @@ func (t *transfer) whole(ctx context.Context) error {
 			return nil
 		})
 	}
-	return t.c.retry(ctx, attempt)
+	return t.c.retry(ctx, mostAttempts, attempt)
 }

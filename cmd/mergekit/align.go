@@ -333,7 +333,7 @@ func (o *alignOptions) checkOne(cmd *cobra.Command, name string, b compute.Backe
 			return nil, usageError{fmt.Errorf("%s is neither a directory nor a family; families are %s", name, strings.Join(align.CheckFamilies(), ", "))}
 		}
 	}
-	files, err := findModel(name, "")
+	files, err := findModel(cmd, name, "")
 	if err != nil {
 		return nil, err
 	}
@@ -409,7 +409,7 @@ func (o *alignOptions) runRandom(cmd *cobra.Command, name string) error {
 	if err := required(cmd, "out"); err != nil {
 		return err
 	}
-	files, err := findModel(name, "")
+	files, err := findModel(cmd, name, "")
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func runAnalyzeLMC(cmd *cobra.Command, a, b string, o *analyzeOptions) error {
 	}
 	var weights [3]align.Weights
 	for i, name := range dirs {
-		c, err := openWhole(name)
+		c, err := openWhole(cmd, name)
 		if err != nil {
 			return err
 		}
@@ -138,8 +138,8 @@ func runAnalyzeLMC(cmd *cobra.Command, a, b string, o *analyzeOptions) error {
 func shortName(path string) string { return filepath.Base(filepath.Clean(path)) }
 
 // openWhole opens a checkpoint that is no adapter.
-func openWhole(name string) (*tensors.Checkpoint, error) {
-	f, err := findModel(name, "")
+func openWhole(cmd *cobra.Command, name string) (*tensors.Checkpoint, error) {
+	f, err := findModel(cmd, name, "")
 	if err != nil {
 		return nil, err
 	}

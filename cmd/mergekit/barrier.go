@@ -72,12 +72,12 @@ type variant struct {
 }
 
 // variants lists what is measured: the models as given, then every aligned version of all but the first.
-func (o *barrierOptions) variants(args []string) ([]variant, error) {
+func (o *barrierOptions) variants(cmd *cobra.Command, args []string) ([]variant, error) {
 	var list []variant
 	find := func(name string, specs []string) error {
 		v := variant{name: name}
 		for _, s := range specs {
-			f, err := findModel(s, "")
+			f, err := findModel(cmd, s, "")
 			if err != nil {
 				return err
 			}
@@ -147,7 +147,7 @@ func runBarrier(cmd *cobra.Command, args []string, o *barrierOptions) error {
 	if err := o.check(); err != nil {
 		return usageError{err}
 	}
-	variants, err := o.variants(args)
+	variants, err := o.variants(cmd, args)
 	if err != nil {
 		return err
 	}

@@ -59,6 +59,9 @@ func runConvert(cmd *cobra.Command, src, out string, o *convertOptions) error {
 	if co.ShardBytes == 0 {
 		co.ShardBytes = -1
 	}
+	if err := bring(cmd, &src); err != nil {
+		return err
+	}
 	do := convert.Safetensors
 	if isGGUF(src) {
 		do = convert.FromGGUF

@@ -43,6 +43,9 @@ EXIT STATUS
 }
 
 func runDiff(cmd *cobra.Command, pa, pb string, o *diffOptions) error {
+	if err := bring(cmd, &pa, &pb); err != nil {
+		return err
+	}
 	a, err := tensors.Open(pa)
 	if err != nil {
 		return err

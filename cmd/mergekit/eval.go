@@ -111,7 +111,7 @@ func (o *evalOptions) check() error {
 }
 
 // contestants lists what is measured, bases before what was made of them.
-func (o *evalOptions) contestants(args []string) ([]contestant, error) {
+func (o *evalOptions) contestants(cmd *cobra.Command, args []string) ([]contestant, error) {
 	if o.adapter != "" && len(args) > 1 {
 		return nil, usageError{fmt.Errorf("--adapter belongs to a single model; write BASE+ADAPTER for each")}
 	}
@@ -126,13 +126,13 @@ func (o *evalOptions) contestants(args []string) ([]contestant, error) {
 	var base modelFiles
 	if o.base != "" {
 		var err error
-		if base, err = findModel(o.base, ""); err != nil {
+		if base, err = findModel(cmd, o.base, ""); err != nil {
 			return nil, err
 		}
 		addBase(base)
 	}
 	for _, arg := range args {
-		f, err := findModel(arg, o.adapter)
+		f, err := findModel(cmd, arg, o.adapter)
 		if err != nil {
 			return nil, err
 		}
@@ -157,7 +157,7 @@ func runEval(cmd *cobra.Command, args []string, o *evalOptions) error {
 	if err := o.check(); err != nil {
 		return usageError{err}
 	}
-	list, err := o.contestants(args)
+	list, err := o.contestants(cmd, args)
 	if err != nil {
 		return err
 	}

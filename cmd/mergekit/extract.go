@@ -77,11 +77,17 @@ func runAdaptersExtract(cmd *cobra.Command, o *extractOptions) error {
 // extract makes the adapter, writes it with further files, and shows what it keeps.
 func extract(cmd *cobra.Command, o *extractOptions, more map[string][]byte) error {
 	save := adapter.SaveOptions{Compat: o.compat, Force: o.force, Files: more}
-	var err error
+	eo := o.ExtractOptions
+	if _, err := os.Stat(o.base); err != nil {
+		eo.BaseName = o.base // the name on the hub, not the place in the cache
+	}
+	err := bring(cmd, &o.base, &o.tuned)
+	if err != nil {
+		return err
+	}
 	if save.DType, err = adapterDType(o.dtype, o.tuned); err != nil {
 		return err
 	}
-	eo := o.ExtractOptions
 	var bar *progress.Progress
 	const perElement = 4 // bytes: the display counts them
 	eo.Warn = func(m string) { warn(cmd, m) }

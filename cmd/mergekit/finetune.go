@@ -62,12 +62,15 @@ func (o *finetuneOptions) run(cmd *cobra.Command, path string) error {
 	if o.plot {
 		o.sets = append(o.sets, "log.plot=true")
 	}
-	cfg, err := config.Load(path, o.sets)
-	if err != nil {
+	if o.print {
+		cfg, err := config.Load(path, o.sets)
+		if err == nil {
+			_, err = os.Stdout.Write(cfg.YAML())
+		}
 		return err
 	}
-	if o.print {
-		_, err := os.Stdout.Write(cfg.YAML())
+	cfg, err := loadFinetuning(cmd, path, o.sets)
+	if err != nil {
 		return err
 	}
 	opts := train.Options{Resume: o.resume != "" || o.resumeForce, ResumeForce: o.resumeForce, Force: o.force, Version: version}
@@ -261,7 +264,7 @@ func isDivergence(err error) bool {
 
 // planFinetuning prints what a fine-tuning file will do.
 func planFinetuning(cmd *cobra.Command, path string, sets []string) error {
-	cfg, err := config.Load(path, sets)
+	cfg, err := loadFinetuning(cmd, path, sets)
 	if err != nil {
 		return err
 	}

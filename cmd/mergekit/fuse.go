@@ -87,6 +87,9 @@ func runFuse(cmd *cobra.Command, o *fuseOptions) error {
 	fo.Warn = func(m string) { warn(cmd, m) }
 	fo.Started = func(total int64) { bar = newProgress(cmd, total, "fusing") }
 	fo.Written = func(n int64) { bar.Add(n) }
+	if err := bring(cmd, &o.base, &o.adapter); err != nil {
+		return err
+	}
 	r, err := adapter.Fuse(cmd.Context(), o.base, o.adapter, o.out, fo)
 	bar.Done()
 	if err != nil {

@@ -90,7 +90,7 @@ func runGenerate(cmd *cobra.Command, name string, o *generateOptions) error {
 	if err != nil {
 		return err
 	}
-	files, err := findModel(name, o.adapter)
+	files, err := findModel(cmd, name, o.adapter)
 	if err != nil {
 		return err
 	}

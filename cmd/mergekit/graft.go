@@ -105,7 +105,7 @@ func runGraft(cmd *cobra.Command, args []string, o *graftOptions) error {
 		o.Learn.Penalty = 0
 	}
 	for i, dir := range []*string{&o.Base, &o.Tuned} {
-		m, err := findModel(args[i], "")
+		m, err := findModel(cmd, args[i], "")
 		if err != nil {
 			return err
 		}

@@ -21,6 +21,9 @@ func newInspectCommand() *cobra.Command {
 		Short: "List a checkpoint's tensors with norms and non-finite values",
 		Args:  exactly(1, "a checkpoint directory or file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := bring(cmd, &args[0]); err != nil {
+				return err
+			}
 			c, err := tensors.Open(args[0])
 			if err != nil {
 				return err

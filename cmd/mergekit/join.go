@@ -24,7 +24,7 @@ EXIT STATUS
   0 done, 1 failed, 2 a part is missing, unfinished, damaged or of another recipe, or a bad command line, 130 interrupted`,
 		Args: exactly(2, "a recipe and an output directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			mo, err := o.options()
+			mo, err := o.options(cmd)
 			if err != nil {
 				return err
 			}

@@ -47,7 +47,7 @@ func runLogits(cmd *cobra.Command, name string, o *logitsOptions) error {
 	if o.input == "" || o.output == "" {
 		return usageError{fmt.Errorf("logits needs --input FILE and -o OUT.safetensors")}
 	}
-	files, err := findModel(name, o.adapter)
+	files, err := findModel(cmd, name, o.adapter)
 	if err != nil {
 		return err
 	}

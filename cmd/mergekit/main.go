@@ -15,6 +15,7 @@ import (
 	"github.com/mergekit/mergekit/arch"
 	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/finetune/adapter"
+	"github.com/mergekit/mergekit/hub"
 	"github.com/mergekit/mergekit/merge"
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/merge/method"
@@ -87,6 +88,8 @@ func statusOf(ctx context.Context, err error) int {
 		value  *method.ValueError
 		usage  usageError
 		memory *model.MemoryError
+		named  *hub.Error
+		moved  *hub.TransferError
 	)
 	switch {
 	case errors.As(err, &memory):
@@ -95,6 +98,10 @@ func statusOf(ctx context.Context, err error) int {
 		return exitDiverged
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
+	case errors.As(err, &moved): // whatever named the model
+		return exitFailed
+	case errors.As(err, &named):
+		return exitBadInput
 	case errors.As(err, &bad), errors.As(err, &syntax), errors.As(err, &format), errors.As(err, &values), errors.As(err, &value), errors.As(err, &usage):
 		return exitBadInput
 	case badModel(err), badTraining(err), badAlignment(err):
@@ -152,7 +159,9 @@ EXIT STATUS
 	}
 	root.PersistentFlags().Bool("quiet", false, "no progress and no summary; errors and warnings only")
 	root.PersistentFlags().Bool("json", false, "machine-readable output: one JSON object per line")
+	registerHub(root)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(newDownloadCommand())
 	root.AddCommand(newMergeCommand(), newPlanCommand(), newInspectCommand(), newDiffCommand(), newMethodsCommand(),
 		newConvertCommand(), newConvertConfigCommand(), newTokenizeCommand(), newBackendsCommand(), newVersionCommand(),
 		newLogitsCommand(), newGenerateCommand(), newEvalCommand(), newInitCommand())

@@ -34,7 +34,6 @@ type planOptions struct {
 	seed                           uint64
 	strict, crimes, truncate, keep bool
 	fuseExperts                    bool
-	hubCache                       string
 }
 
 func (o *planOptions) register(cmd *cobra.Command) {
@@ -49,8 +48,8 @@ func (o *planOptions) register(cmd *cobra.Command) {
 	f.BoolVar(&o.fuseExperts, "fuse-experts", false, "write fused expert tensors where the inputs have one tensor per expert")
 }
 
-func (o *planOptions) plan() (plan.Options, error) {
-	p := plan.Options{Seed: o.seed, Strict: o.strict, AllowCrimes: o.crimes, TruncateVocabulary: o.truncate, KeepUndescribed: o.keep, FuseExperts: o.fuseExperts, HubCache: o.hubCache}
+func (o *planOptions) plan(cmd *cobra.Command) (plan.Options, error) {
+	p := plan.Options{Seed: o.seed, Strict: o.strict, AllowCrimes: o.crimes, TruncateVocabulary: o.truncate, KeepUndescribed: o.keep, FuseExperts: o.fuseExperts, Fetch: fetcher(cmd)}
 	switch o.arith {
 	case "float32", "f32", "wide":
 	case "native":
@@ -111,7 +110,7 @@ func (o *mergeOptions) output(cmd *cobra.Command) {
 }
 
 func runMerge(cmd *cobra.Command, recipe, out string, o *mergeOptions) error {
-	mo, err := o.options()
+	mo, err := o.options(cmd)
 	if err != nil {
 		return err
 	}
@@ -124,8 +123,8 @@ func runMerge(cmd *cobra.Command, recipe, out string, o *mergeOptions) error {
 }
 
 // options are the flags as the merge takes them.
-func (o *mergeOptions) options() (merge.Options, error) {
-	popts, err := o.plan()
+func (o *mergeOptions) options(cmd *cobra.Command) (merge.Options, error) {
+	popts, err := o.plan(cmd)
 	if err != nil {
 		return merge.Options{}, err
 	}

@@ -51,8 +51,8 @@ func (m modelFiles) dirs() []string {
 	return []string{m.adapter, m.dir}
 }
 
-// findModel resolves MODEL or MODEL+ADAPTER. extra is an adapter that another flag names, "" for none.
-func findModel(s, extra string) (modelFiles, error) {
+// findModel resolves MODEL or MODEL+ADAPTER, and downloads what is not here. extra is an adapter that another flag names, "" for none.
+func findModel(cmd *cobra.Command, s, extra string) (modelFiles, error) {
 	m := modelFiles{name: s}
 	if st, err := os.Stat(s); err == nil && st.IsDir() { // a directory may have a "+" in its name
 		m.dir = s
@@ -61,7 +61,10 @@ func findModel(s, extra string) (modelFiles, error) {
 		if err != nil {
 			return m, usageError{err}
 		}
-		if m.dir, m.adapter, err = plan.Find(ref); err != nil {
+		if m.dir, m.adapter, err = plan.Find(ref, fetcher(cmd)); err != nil {
+			if e := (*plan.FetchError)(nil); errors.As(err, &e) {
+				return m, err
+			}
 			return m, usageError{err}
 		}
 	}
@@ -70,6 +73,7 @@ func findModel(s, extra string) (modelFiles, error) {
 			return m, usageError{fmt.Errorf("%s names an adapter already; drop it or --adapter %s", s, extra)}
 		}
 		m.name, m.adapter = s+"+"+extra, extra
+		return m, bring(cmd, &m.adapter)
 	}
 	return m, nil
 }

@@ -38,7 +38,7 @@ EXIT STATUS
 			if len(sets) > 0 {
 				return usageError{fmt.Errorf("--set changes fine-tuning files; %s is a recipe", args[0])}
 			}
-			po, err := o.plan()
+			po, err := o.plan(cmd)
 			if err != nil {
 				return err
 			}

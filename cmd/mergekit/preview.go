@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/mergekit/mergekit/finetune/config"
 	"github.com/mergekit/mergekit/finetune/data"
 	"github.com/mergekit/mergekit/finetune/preview"
 	"github.com/mergekit/mergekit/finetune/train"
@@ -80,21 +79,25 @@ func (o *previewOptions) load(cmd *cobra.Command, args []string) (*preview.Previ
 				return nil, usageError{fmt.Errorf("--%s does not change a fine-tuning file; --set does", name)}
 			}
 		}
-		return o.ofConfig(cmd.Context(), args[0])
+		return o.ofConfig(cmd, args[0])
 	}
 	if len(o.sets) > 0 {
 		return nil, usageError{errors.New("--set changes a fine-tuning file; with a model and rows, use the other flags")}
 	}
-	return o.ofRows(cmd.Context(), args[0], args[1:])
+	model := args[0]
+	if err := bringText(cmd, &model); err != nil {
+		return nil, err
+	}
+	return o.ofRows(cmd.Context(), model, args[1:])
 }
 
 // ofConfig shows the rows of a fine-tuning file.
-func (o *previewOptions) ofConfig(ctx context.Context, path string) (*preview.Preview, error) {
-	cfg, err := config.Load(path, o.sets)
+func (o *previewOptions) ofConfig(cmd *cobra.Command, path string) (*preview.Preview, error) {
+	cfg, err := loadFinetuning(cmd, path, o.sets)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := train.OpenRows(ctx, cfg)
+	rows, err := train.OpenRows(cmd.Context(), cfg)
 	if err != nil {
 		return nil, badText(err)
 	}

@@ -38,7 +38,8 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("MODELS", models)
 			e.Setenv("CASES", cases)
-			e.Setenv("XLA", xlaPlugin()) // scripts have no home, where it is looked for
+			e.Setenv("HF_HUB_OFFLINE", "1") // scripts ask no hub but their own
+			e.Setenv("XLA", xlaPlugin())    // scripts have no home, where it is looked for
 			e.Setenv("FORWARD", filepath.Join(filepath.Dir(models), "forward"))
 			e.Setenv("PLAIN", filepath.Join(models, "../../../model/testdata/plain"))
 			e.Setenv("WM", filepath.Join(filepath.Dir(models), "wm"))
@@ -56,6 +57,8 @@ func TestScripts(t *testing.T) {
 			"classifier-adapter": classifierAdapterCommand,
 			"network":            networkCommand,
 			"examples":           examplesCommand,
+			"fakehub":            fakehubCommand,
+			"hubfault":           hubfaultCommand,
 		},
 	})
 }

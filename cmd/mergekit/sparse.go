@@ -176,7 +176,7 @@ func (o *sparseFlags) open(cmd *cobra.Command, paths []string) (*sparseInput, er
 	for i, w := range o.weights {
 		in.parts[i].Weight = w
 	}
-	if in.base, err = openBase(o.base); err != nil {
+	if in.base, err = openBase(cmd, o.base); err != nil {
 		in.close()
 		return nil, err
 	}
@@ -184,9 +184,12 @@ func (o *sparseFlags) open(cmd *cobra.Command, paths []string) (*sparseInput, er
 }
 
 // openBase opens --base, if it is given.
-func openBase(dir string) (*tensors.Checkpoint, error) {
+func openBase(cmd *cobra.Command, dir string) (*tensors.Checkpoint, error) {
 	if dir == "" {
 		return nil, nil
+	}
+	if err := bring(cmd, &dir); err != nil {
+		return nil, err
 	}
 	return tensors.Open(dir)
 }
@@ -361,6 +364,9 @@ EXIT STATUS
 }
 
 func runSparseExtract(cmd *cobra.Command, base, tuned, out string, o sparse.ExtractOptions) error {
+	if err := bring(cmd, &base, &tuned); err != nil {
+		return err
+	}
 	b, err := tensors.Open(base)
 	if err != nil {
 		return err
@@ -417,7 +423,7 @@ func runSparseConvert(cmd *cobra.Command, from, to, base string, force bool) err
 		r, err = sparse.FromTorch(from, to, force)
 	case ".bin":
 		var b *tensors.Checkpoint
-		if b, err = openBase(base); err != nil {
+		if b, err = openBase(cmd, base); err != nil {
 			return err
 		}
 		if b != nil {

@@ -35,7 +35,7 @@ EXIT STATUS
   0 done, 2 no such tokenizer, or a line that cannot be read`,
 		Args: exactly(1, "a checkpoint directory or a tokenizer.json"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := openTokenizer(args[0])
+			t, err := openTokenizer(cmd, args[0])
 			if err != nil {
 				return err
 			}
@@ -56,9 +56,12 @@ EXIT STATUS
 }
 
 // openTokenizer opens the tokenizer of a directory, or of the directory of a tokenizer.json.
-func openTokenizer(path string) (*tokenizer.Tokenizer, error) {
+func openTokenizer(cmd *cobra.Command, path string) (*tokenizer.Tokenizer, error) {
 	if filepath.Base(path) == "tokenizer.json" {
 		path = filepath.Dir(path)
+	}
+	if err := bringText(cmd, &path); err != nil {
+		return nil, err
 	}
 	t, err := tokenizer.Open(path)
 	if err != nil {

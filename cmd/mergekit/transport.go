@@ -80,7 +80,7 @@ func transportAdapter(cmd *cobra.Command, m *align.Map, from string, o *transpor
 	if err := required(cmd, "base"); err != nil {
 		return err
 	}
-	base, err := findModel(o.base, "")
+	base, err := findModel(cmd, o.base, "")
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func exactText(exact bool) string {
 }
 
 func transportCheckpoint(cmd *cobra.Command, m *align.Map, from string, o *transportOptions) error {
-	files, err := findModel(from, "")
+	files, err := findModel(cmd, from, "")
 	if err != nil {
 		return err
 	}

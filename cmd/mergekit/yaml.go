@@ -18,7 +18,7 @@ import (
 type yamlFlags struct {
 	crimes, truncate, cuda, copyTokenizer, card, lowCPU, readToGPU, multiGPU, gpuRich bool
 	lazy, clone, trust, safe, async                                                   bool
-	device, shard, cache, loraCache, loraDType, backend, report                       string
+	device, shard, loraCache, loraDType, backend, report                              string
 	seed                                                                              int64
 	threads, writeThreads, verbose                                                    int
 	resume, force                                                                     bool
@@ -48,7 +48,6 @@ func (o *yamlFlags) register(cmd *cobra.Command) {
 	both(&o.crimes, "allow-crimes", false, "merge models of different architectures")
 	both(&o.truncate, "unsafe-truncate-embeddings", false, "narrow vocabulary tensors to the smallest")
 	both(&o.trust, "trust-remote-code", false, "no effect: no code of a model is ever run")
-	f.StringVar(&o.cache, "transformers-cache", "", "directory of downloaded models")
 	f.StringVar(&o.loraCache, "lora-merge-cache", "", "no effect: nothing is materialised")
 	f.StringVar(&o.loraDType, "lora-merge-dtype", "", "no effect")
 	both(&o.cuda, "cuda", false, "compute on the GPU")
@@ -68,6 +67,7 @@ func (o *yamlFlags) register(cmd *cobra.Command) {
 	f.IntVar(&o.writeThreads, "write-threads", 1, "no effect")
 	f.Int64Var(&o.seed, "random-seed", -1, "seed of Python mergekit's random sequence")
 	f.CountVarP(&o.verbose, "verbose", "v", "accepted")
+	registerHub(cmd)
 	f.Bool("quiet", false, "no progress and no summary")
 	f.Bool("json", false, "machine-readable output")
 	f.StringVar(&o.backend, "backend", "", "where graphs run (beyond Python's tool): auto, go, xla:cpu, xla:cuda or a plugin's path")
@@ -99,8 +99,8 @@ func runYAML(cmd *cobra.Command, recipe, out string, o *yamlFlags) error {
 	if !o.safe {
 		return usageError{fmt.Errorf("--no-safe-serialization: pickled checkpoints are not written; leave the option out for safetensors, which every loader reads")}
 	}
-	p := planOptions{arith: "float32", rng: "counter", crimes: o.crimes, truncate: o.truncate, hubCache: o.cache}
-	po, err := p.plan()
+	p := planOptions{arith: "float32", rng: "counter", crimes: o.crimes, truncate: o.truncate}
+	po, err := p.plan(cmd)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/mergekit/mergekit/finetune/config"
 	"github.com/mergekit/mergekit/finetune/data"
+	"github.com/mergekit/mergekit/hub"
 	"github.com/mergekit/mergekit/internal/report"
 	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/tensors"
@@ -385,7 +386,11 @@ func (r *run) saveOptions() saveOptions {
 // card is the model card of the result.
 func (r *run) card() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "---\nbase_model: %s\n", filepath.Base(r.cfg.Model.Base))
+	base := filepath.Base(r.cfg.Model.Base)
+	if repo, _, ok := hub.Origin(r.cfg.Model.Base); ok {
+		base = repo
+	}
+	fmt.Fprintf(&b, "---\nbase_model: %s\n", base)
 	if r.s.kind == "adapter" {
 		fmt.Fprintln(&b, "library_name: peft")
 	} else {

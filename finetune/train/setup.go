@@ -10,6 +10,7 @@ import (
 
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/finetune/config"
+	"github.com/mergekit/mergekit/hub"
 	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -374,6 +375,9 @@ func peftConfig(cfg *config.Config, d *model.Description) *adapter.Config {
 	l := &cfg.LoRA
 	c := adapter.Defaults()
 	c.BaseModel = cfg.Model.Base
+	if repo, commit, ok := hub.Origin(cfg.Model.Base); ok { // others find it by its name, not in this machine's cache
+		c.BaseModel, c.Revision = repo, commit
+	}
 	c.R, c.Alpha, c.Dropout = l.R, l.Alpha, l.Dropout
 	c.Targets = selector(l.TargetModules)
 	c.Exclude = selector(l.ExcludeModules)

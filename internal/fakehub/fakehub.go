@@ -8,10 +8,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path"
+	"path/filepath"
 	"sort"
 	"strconv"
 	"strings"
@@ -52,13 +55,38 @@ type Hub struct {
 
 // Start runs a hub for the length of a test.
 func Start(t testing.TB) *Hub {
-	h := &Hub{Repos: map[string]*Repo{}, Token: "hf_secret", uploads: newUploads()}
+	h, stop := New()
+	t.Cleanup(stop)
+	return h
+}
+
+// New runs a hub until stop is called.
+func New() (h *Hub, stop func()) {
+	h = &Hub{Repos: map[string]*Repo{}, Token: "hf_secret", uploads: newUploads()}
 	front := httptest.NewServer(h.logged("hub", &h.Fault, h.front))
 	back := httptest.NewServer(h.logged("store", &h.Broken, h.back))
 	h.URL, h.Store = front.URL, back.URL
-	t.Cleanup(front.Close)
-	t.Cleanup(back.Close)
-	return h
+	return h, func() { front.Close(); back.Close() }
+}
+
+// AddDir makes a repository of the files in a directory.
+func (h *Hub) AddDir(id, dir string) (string, error) {
+	files := map[string][]byte{}
+	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(dir, p)
+		if err != nil {
+			return err
+		}
+		files[filepath.ToSlash(rel)], err = os.ReadFile(p)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return h.Add(id, files), nil
 }
 
 // Add makes a repository of files, whose commit follows from them, and returns the commit.

@@ -3,9 +3,9 @@ package plan
 import "github.com/mergekit/mergekit/merge/recipe"
 
 // Find returns the directories that a reference outside of a recipe means, as a recipe in the working directory would find
-// them: that of the model, and that of its adapter, "" without one.
-func Find(ref recipe.ModelRef) (model, adapter string, err error) {
-	r := resolver{}
+// them: that of the model, and that of its adapter, "" without one. fetch may be nil.
+func Find(ref recipe.ModelRef, fetch Fetch) (model, adapter string, err error) {
+	r := resolver{fetch: fetch}
 	if model, err = r.find(ref, ref.Path, ref.Revision, "model"); err != nil {
 		return "", "", err
 	}
@@ -20,7 +20,7 @@ func Find(ref recipe.ModelRef) (model, adapter string, err error) {
 // OpenModel opens configuration, headers and adapter of a reference outside of a plan. Paths are relative to the working directory or,
 // as in a recipe, to dir. The caller closes the model.
 func OpenModel(ref recipe.ModelRef, dir string, o Options) (*Model, error) {
-	r := resolver{recipeDir: dir, hubCache: o.HubCache, openAdapter: o.OpenAdapter}
+	r := resolver{recipeDir: dir, fetch: o.Fetch, openAdapter: o.OpenAdapter}
 	m, err := r.open(ref)
 	if err != nil {
 		if m != nil {

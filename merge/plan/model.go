@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/hub"
 	"github.com/mergekit/mergekit/merge/recipe"
 	"github.com/mergekit/mergekit/tensors"
 	"github.com/mergekit/mergekit/tensors/sparse"
@@ -32,14 +33,32 @@ func (m *Model) Name() string { return m.Ref.String() }
 // resolver finds the directories of model references.
 type resolver struct {
 	recipeDir   string
-	hubCache    string
+	fetch       Fetch
 	openAdapter OpenAdapter
 	base        *recipe.ModelRef // of the recipe: what sparse differences that stand alone are on
 	stage       OpenStage        // nil: there are none
 }
 
+// Fetch brings what is not on this machine here and returns its directory or file: a model of a hub, or one in an object store.
+// Without weights only the files beside them are wanted.
+type Fetch func(path, revision string, weights bool) (dir string, err error)
+
+// FetchError says that a reference leads to another machine, and why the model could not be brought from there. It is no fault of the
+// recipe if the cause is none.
+type FetchError struct {
+	Ref recipe.ModelRef
+	Err error
+}
+
+// Error names the reference and the cause.
+func (e *FetchError) Error() string { return fmt.Sprintf("model %s: %s", e.Ref, e.Err) }
+
+// Unwrap returns the cause.
+func (e *FetchError) Unwrap() error { return e.Err }
+
 // find returns the directory or file that a part of a reference means: a path relative to the working directory or to the
-// recipe, or a snapshot in the Hugging Face cache of this machine. what says which part, for messages.
+// recipe, or what the caller's Fetch brings; without one, a snapshot in the Hugging Face cache of this machine. what says which part
+// it is: "model", "adapter", or "tokenizer", which needs no weights.
 func (r resolver) find(ref recipe.ModelRef, path, revision, what string) (string, error) {
 	path = expandHome(path)
 	if revision == "" {
@@ -51,12 +70,21 @@ func (r resolver) find(ref recipe.ModelRef, path, revision, what string) (string
 			}
 		}
 	}
-	if dir, ok := cachedSnapshot(r.hubCache, path, revision); ok {
-		return dir, nil
-	}
 	hint := "give the path of a directory, relative to the working directory or to the recipe"
-	if looksLikeHub(path) {
-		hint = "it is no directory here and not in the Hugging Face cache of this machine; download it first (for example with `hf download " + path + "`) or give a directory"
+	if hub.Looks(path) {
+		if r.fetch != nil {
+			dir, err := r.fetch(path, revision, what != "tokenizer")
+			if err != nil {
+				return "", &FetchError{ref, err}
+			}
+			return dir, nil
+		}
+		if n, err := hub.ParseName(path, revision); err == nil {
+			if dir, ok := hub.FromEnvironment().Cached(n); ok {
+				return dir, nil
+			}
+		}
+		hint = "it is no directory here and not in the Hugging Face cache of this machine; download it first (mergekit download " + path + ") or give a directory"
 	}
 	if what == "adapter" {
 		return "", fmt.Errorf("model %s: adapter %s: not found: %s", ref, path, hint)
@@ -89,54 +117,6 @@ func expandHome(path string) string {
 		}
 	}
 	return path
-}
-
-// looksLikeHub tells whether a path has the form org/name.
-func looksLikeHub(path string) bool {
-	return !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, ".") && strings.Count(path, "/") == 1
-}
-
-// cachedSnapshot finds org/name in the cache layout that Hugging Face's own tools share.
-func cachedSnapshot(first, name, revision string) (string, bool) {
-	if !looksLikeHub(name) {
-		return "", false
-	}
-	if revision == "" {
-		revision = "main"
-	}
-	for _, root := range hubCaches(first) {
-		repo := filepath.Join(root, "models--"+strings.ReplaceAll(name, "/", "--"))
-		commit := revision
-		if b, err := os.ReadFile(filepath.Join(repo, "refs", filepath.Base(revision))); err == nil && len(b) < 256 {
-			commit = strings.TrimSpace(string(b))
-		}
-		if commit == "" || commit != filepath.Base(commit) {
-			continue
-		}
-		dir := filepath.Join(repo, "snapshots", commit)
-		if st, err := os.Stat(dir); err == nil && st.IsDir() {
-			return dir, true
-		}
-	}
-	return "", false
-}
-
-// hubCaches lists where downloaded models may be, in the order in which they are looked for.
-func hubCaches(first string) []string {
-	var roots []string
-	if first != "" {
-		roots = append(roots, first)
-	}
-	if d := os.Getenv("HF_HUB_CACHE"); d != "" {
-		roots = append(roots, d)
-	}
-	if d := os.Getenv("HF_HOME"); d != "" {
-		roots = append(roots, filepath.Join(d, "hub"))
-	}
-	if home, err := os.UserHomeDir(); err == nil {
-		roots = append(roots, filepath.Join(home, ".cache", "huggingface", "hub"))
-	}
-	return roots
 }
 
 // open opens a model's configuration and headers, and its adapter's.

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,7 +27,7 @@ type Options struct {
 	TruncateVocabulary bool        // narrow vocabulary tensors to the smallest input
 	KeepUndescribed    bool        // copy tensors of the base (or first model) that its architecture's description does not name
 	FuseExperts        bool        // write fused expert tensors even where the inputs have one tensor per expert
-	HubCache           string      // where downloaded models are, before the usual places; may be empty
+	Fetch              Fetch       `json:"-"` // brings models from elsewhere; nil: what is in the cache of this machine counts, and nobody is asked
 	OpenAdapter        OpenAdapter `json:"-"` // for references of the form base+adapter; nil: they are refused
 	OpenStage          OpenStage   `json:"-"` // for references to other recipes of a file; nil: there are none
 	Close              bool        // drop the checkpoints' mappings after planning (for callers that only print the plan)
@@ -270,11 +271,14 @@ func (b *builder) chooseMethod() error {
 func (p *Plan) recipeDir() string { return filepath.Dir(p.Recipe.File) }
 
 func (b *builder) openModels() error {
-	res := resolver{recipeDir: b.recipeDir(), hubCache: b.Options.HubCache, openAdapter: b.Options.OpenAdapter, base: b.Recipe.Base, stage: b.Options.OpenStage}
+	res := resolver{recipeDir: b.recipeDir(), fetch: b.Options.Fetch, openAdapter: b.Options.OpenAdapter, base: b.Recipe.Base, stage: b.Options.OpenStage}
 	for _, ref := range b.Recipe.References() {
 		m, err := res.open(ref)
 		if m != nil {
 			b.Models = append(b.Models, m) // also after an error, so that it is closed
+		}
+		if e := (*FetchError)(nil); errors.As(err, &e) { // its cause decides what kind of failure it is
+			return fmt.Errorf("%s:%d:%d: %w", b.Recipe.File, ref.Pos.Line, ref.Pos.Col, err)
 		}
 		if err != nil {
 			return b.errorf(ref.Pos, "%s", err)

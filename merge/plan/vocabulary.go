@@ -99,10 +99,10 @@ func (b *builder) vocabulary() error {
 func (b *builder) tokenizerOf(ref recipe.ModelRef) (*vocabulary.Model, error) {
 	m := b.model(ref)
 	if m == nil {
-		r := resolver{recipeDir: b.recipeDir(), hubCache: b.Options.HubCache}
+		r := resolver{recipeDir: b.recipeDir(), fetch: b.Options.Fetch}
 		m = &Model{Ref: ref}
 		var err error
-		if m.Dir, err = r.find(ref, ref.Path, ref.Revision, "model"); err != nil {
+		if m.Dir, err = r.find(ref, ref.Path, ref.Revision, "tokenizer"); err != nil {
 			return nil, err
 		}
 		if ref.LoraPath != "" {

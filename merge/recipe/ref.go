@@ -70,7 +70,7 @@ func (m ModelRef) String() string {
 }
 
 // Same says whether two references name the same model. Positions do not count, and paths are compared in their shortest
-// spelling, so that ./x, x/ and x are one model.
+// spelling, so that ./x, x/ and x are one model, and so are hf://org/name and org/name.
 func (m ModelRef) Same(o ModelRef) bool { return m.normal() == o.normal() }
 
 func (m ModelRef) normal() ModelRef {
@@ -83,6 +83,9 @@ func (m ModelRef) normal() ModelRef {
 func cleanPath(p string) string {
 	if p == "" {
 		return "" // absent, which "." is not
+	}
+	if name, ok := strings.CutPrefix(p, "hf://"); ok && strings.Count(name, "/") == 1 {
+		return filepath.Clean(name)
 	}
 	return filepath.Clean(p)
 }

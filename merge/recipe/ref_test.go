@@ -53,12 +53,12 @@ func TestSame(t *testing.T) {
 		r.Pos = Pos{Line: len(s), Col: 1}
 		return r
 	}
-	for _, pair := range [][2]string{{"./x", "x/"}, {"x", "x"}, {"a/../x", "x"}, {"x+./l", "x+l/"}, {"a/b@r", "a//b@r"}} {
+	for _, pair := range [][2]string{{"./x", "x/"}, {"x", "x"}, {"a/../x", "x"}, {"x+./l", "x+l/"}, {"a/b@r", "a//b@r"}, {"hf://a/b@r", "a/b@r"}} {
 		if !ref(pair[0]).Same(ref(pair[1])) {
 			t.Errorf("%s and %s are not the same", pair[0], pair[1])
 		}
 	}
-	for _, pair := range [][2]string{{"x", "y"}, {"x", "x@r"}, {"x", "x+l"}, {"x", "X"}, {"x+l", "x+l@r"}, {"x", "x+."}, {"/x", "x"}} {
+	for _, pair := range [][2]string{{"x", "y"}, {"x", "x@r"}, {"x", "x+l"}, {"x", "X"}, {"x+l", "x+l@r"}, {"x", "x+."}, {"/x", "x"}, {"hf://a/b/c", "a/b/c"}} {
 		if ref(pair[0]).Same(ref(pair[1])) {
 			t.Errorf("%s and %s are the same", pair[0], pair[1])
 		}
