@@ -1,7 +1,6 @@
 package merge
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -174,8 +173,8 @@ func generationConfig(p *plan.Plan) (files []sideFile, notes []string, err error
 	}
 	f := &files[0]
 	return files, notes, edit(f, func(data []byte) ([]byte, error) {
-		var config map[string]any
-		if err := json.Unmarshal(data, &config); err != nil {
+		config, err := arch.ParseConfig(f.name, data)
+		if err != nil {
 			return nil, err
 		}
 		changes, lost := p.TokenIDs(config)

@@ -1,12 +1,14 @@
 package plan
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/mergekit/mergekit/arch"
@@ -302,9 +304,9 @@ func (p *Plan) TokenIDs(config map[string]any) (changes map[string]any, lost []s
 // renumber gives the id, or the list of ids, that a key has in the output.
 func (p *Plan) renumber(key string, value any) (now any, changed, gone bool) {
 	switch v := value.(type) {
-	case float64:
-		id := int(v)
-		if float64(id) != v || id < 0 {
+	case json.Number:
+		id, err := strconv.Atoi(v.String())
+		if err != nil || id < 0 {
 			return value, false, false
 		}
 		out, text, ok := p.Vocabulary.ID(0, id)
