@@ -117,7 +117,7 @@ func (st *staging) make(ctx context.Context, s *stages.Stage, report *StageRepor
 		return nil, nil
 	}
 	if o.Part.Of > 0 || o.Join > 0 {
-		return nil, &InputError{fmt.Errorf("%s is a stage that must be on the disk (%s), and parts do not make stages: merge it first with 'mergekit-multi FILE -I DIR', and name its directory in the recipe", s.Name, s.Why)}
+		return nil, &InputError{fmt.Errorf("%s is a stage that must be on the disk (%s), and parts do not make stages: merge the file once without --part, with --stage-cache DIR, and give all parts that cache", s.Name, s.Why)}
 	}
 	if _, err := os.Lstat(dir); err == nil { // what is there is another recipe's
 		o.Resume, o.Force = false, true

@@ -156,6 +156,37 @@ func (st *staging) check(planned func(s *stages.Stage, p *plan.Plan) error) erro
 	return nil
 }
 
+// PlannedStage is a recipe of a file with several, planned.
+type PlannedStage struct {
+	*stages.Stage
+	Output bool
+	Plan   *plan.Plan // nil: it can be planned when the stages before it have been made
+}
+
+// PlanRecipes plans the recipes of a file in the order in which they are made. Plans are closed when see returns.
+func PlanRecipes(list []*recipe.Recipe, o Options, see func(s *PlannedStage) error) error {
+	st, err := newStaging(list, o)
+	if err != nil {
+		return err
+	}
+	for _, s := range st.wanted() {
+		one := &PlannedStage{Stage: s, Output: s == st.g.Output}
+		if !st.pending(s) {
+			if one.Plan, err = plan.Build(s.Recipe, st.o.Plan); err != nil {
+				return &InputError{err}
+			}
+		}
+		err := see(one)
+		if one.Plan != nil {
+			one.Plan.Close()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // key identifies everything that a stage's bytes depend on: recipe, inputs, options, program.
 func (st *staging) key(s *stages.Stage, p *plan.Plan) string {
 	if key := st.keys[s]; key != "" {

@@ -26,6 +26,7 @@ type mergeOptions struct {
 	noProvenance, hash            bool
 	allowNonFinite, verify        bool
 	report, part                  string
+	stages                        stageFlags
 }
 
 // planOptions are the flags that change how a recipe is understood; merge and plan share them.
@@ -79,6 +80,10 @@ which --resume goes on; the result is byte for byte the one of an uninterrupted 
 for each trial, measured on its held-out data, and written to OUT with the best numbers; --resume takes finished trials from
 the journal beside OUT.
 
+A file may hold several recipes, separated by lines of "---". One with a name is used by others wherever a model may stand; the one
+without a name, or else the last, is OUT. Where that is possible, results of earlier recipes are computed as they are read and never
+written; others go to --stage-cache, from which an interrupted or edited file goes on.
+
 EXIT STATUS
   0 done, 1 failed, 2 bad recipe, checkpoint or command line, 130 interrupted`,
 		Args: exactly(2, "a recipe and an output directory"),
@@ -106,6 +111,7 @@ func (o *mergeOptions) output(cmd *cobra.Command) {
 	f.BoolVar(&o.hash, "hash", false, "put the SHA-256 of all inputs and of the weights into mergekit_provenance.json (reads them once more)")
 	f.BoolVar(&o.verify, "verify", false, "check that every assignment of an alignment is optimal")
 	f.BoolVar(&o.allowNonFinite, "allow-non-finite", false, "accept NaN and infinite values in the result")
+	o.stages.register(cmd)
 	f.StringVar(&o.report, "report", "", "write a page about the merge: what survives of task vectors, sign conflicts, overlap of masks, distances (costs another pass or two)")
 }
 
@@ -130,6 +136,7 @@ func (o *mergeOptions) options(cmd *cobra.Command) (merge.Options, error) {
 	}
 	mo := merge.Options{Plan: popts, Threads: o.threads, Force: o.force, Resume: o.resume, CopyTokenizer: !o.noTokenizer,
 		ModelCard: !o.noCard, Provenance: !o.noProvenance, Hash: o.hash, AllowNonFinite: o.allowNonFinite, Verify: o.verify, Version: version, Report: o.report}
+	mo.Stages = o.stages.options()
 	if mo.ShardBytes, err = parseSize("--shard-size", o.shardSize); err != nil {
 		return mo, err
 	}
@@ -147,8 +154,15 @@ func (o *mergeOptions) options(cmd *cobra.Command) (merge.Options, error) {
 	return mo, nil
 }
 
-// mergeWith opens the backend, merges and renders; merge and mergekit-yaml share it.
+// mergeWith merges the recipe in a file.
 func mergeWith(cmd *cobra.Command, recipe, out, choice string, mo merge.Options) error {
+	return mergeBy(cmd, choice, mo, func(mo merge.Options) (*merge.Summary, error) {
+		return merge.Run(cmd.Context(), recipe, out, mo)
+	})
+}
+
+// mergeBy opens the backend, merges and renders; all verbs that merge share it.
+func mergeBy(cmd *cobra.Command, choice string, mo merge.Options, run func(merge.Options) (*merge.Summary, error)) error {
 	b, status, err := backend.Open(choice)
 	if err != nil {
 		return usageError{err}
@@ -170,7 +184,8 @@ func mergeWith(cmd *cobra.Command, recipe, out, choice string, mo merge.Options)
 	}
 	mo.Started = func(total int64) { steps.end(); bar.Done(); bar = newProgress(cmd, total, doing) }
 	mo.Written = func(n int64) { bar.Add(n) }
-	s, err := merge.Run(cmd.Context(), recipe, out, mo)
+	mo.Stage = func(r merge.StageReport) { steps.end(); bar.Done(); bar = nil; showStage(cmd, r) }
+	s, err := run(mo)
 	steps.end()
 	bar.Done()
 	if err != nil {
@@ -197,6 +212,9 @@ func printSummary(s *merge.Summary) {
 	fmt.Printf("%s: %d tensors, %s parameters by %s in %.1f s\n", s.Output, s.Tensors, count(s.Elements), s.Method, s.Seconds)
 	fmt.Printf("  read about %s, wrote %s in %d shard%s (%s/s); peak memory %s anonymous, %s resident\n",
 		bytesText(s.Read), bytesText(s.Written), s.Shards, plural(s.Shards), bytesText(int64(rate)), bytesText(s.PeakAnon), bytesText(s.PeakRSS))
+	for _, r := range s.Stages {
+		fmt.Printf("  %s\n", stageText(r))
+	}
 	if s.Resumed > 0 {
 		fmt.Printf("  %d tensors had been finished before the interruption\n", s.Resumed)
 	}

@@ -12,6 +12,7 @@ import (
 func peerCommands() map[string]func() *cobra.Command {
 	return map[string]func() *cobra.Command{
 		"mergekit-yaml":         newYAMLCommand,
+		"mergekit-multi":        newMultiCommand,
 		"mergekit-extract-lora": newExtractLoraCommand,
 		"mergekit-moe":          newPeerMoECommand,
 		"mergekit-tokensurgeon": newPeerTokensurgeonCommand,

@@ -18,12 +18,14 @@ import (
 func newPlanCommand() *cobra.Command {
 	var o planOptions
 	var threads int
+	var keep bool
 	var sets []string
 	cmd := &cobra.Command{
 		Use:   "plan RECIPE",
 		Short: "Show what a recipe would do, without reading weights",
 		Long: `plan reads a recipe and the headers of its checkpoints and prints every output tensor with its inputs and resolved
-parameters, the bytes to read and write and the memory that the merge needs. What plan accepts, merge does.
+parameters, the bytes to read and write and the memory that the merge needs. What plan accepts, merge does. Of a file with several
+recipes it prints all, and which of them are computed where they are read.
 
 Of a fine-tuning file it prints the batch shapes that will be compiled, the memory of each, steps and work; it reads the rows and
 no weights.
@@ -42,46 +44,65 @@ EXIT STATUS
 			if err != nil {
 				return err
 			}
-			return runPlan(cmd, args[0], po, threads)
+			return runPlan(cmd, args[0], po, keep, threads)
 		},
 	}
 	o.register(cmd)
 	cmd.Flags().StringArrayVar(&sets, "set", nil, "change a key of a fine-tuning file: --set train.micro_batch=8 (repeatable)")
+	cmd.Flags().BoolVar(&keep, "keep-stages", false, "of a file with several recipes: plan for a merge with this flag, in which no stage is computed where it is read")
 	cmd.Flags().IntVar(&threads, "threads", 0, "worker threads that the memory estimate assumes; 0: all cores")
 	return cmd
 }
 
-func runPlan(cmd *cobra.Command, file string, po plan.Options, threads int) error {
-	r, err := recipe.ParseFile(file)
+func runPlan(cmd *cobra.Command, file string, po plan.Options, keep bool, threads int) error {
+	list, _, err := recipe.ParseAllFile(file)
 	if err != nil {
 		return err
 	}
+	if len(list) > 1 {
+		return planStages(cmd, list, po, keep, threads)
+	}
 	po.OpenAdapter = merge.OpenAdapter
-	p, err := plan.Build(r, po)
+	p, err := plan.Build(list[0], po)
 	if err != nil {
 		return &merge.InputError{Err: err}
 	}
 	defer p.Close()
-	memory := stream.MemoryEstimate(threads, p.Widest(), p.Holds())
 	if jsonWanted(cmd) {
-		b, err := json.Marshal(p)
+		m, err := planJSON(p, threads)
 		if err != nil {
 			return err
 		}
-		var m map[string]any
-		if err := json.Unmarshal(b, &m); err != nil {
-			return err
-		}
-		m["peak_anonymous_bytes"] = memory
 		writeJSON(os.Stdout, m)
 		return nil
 	}
+	printPlan(cmd, p, threads)
+	return nil
+}
+
+// planJSON is a plan with the memory that it needs.
+func planJSON(p *plan.Plan, threads int) (map[string]any, error) {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	var m map[string]any
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, err
+	}
+	m["peak_anonymous_bytes"] = stream.MemoryEstimate(threads, p.Widest(), p.Holds())
+	return m, nil
+}
+
+// printPlan prints a plan and its warnings.
+func printPlan(cmd *cobra.Command, p *plan.Plan, threads int) {
 	for _, w := range p.Warnings {
 		warn(cmd, w)
 	}
 	if quietWanted(cmd) {
-		return nil
+		return
 	}
+	memory := stream.MemoryEstimate(threads, p.Widest(), p.Holds())
 	rows := [][]string{{"TENSOR", "SHAPE", "DTYPE", "INPUTS", "PARAMETERS"}}
 	for _, t := range p.Tasks {
 		rows = append(rows, []string{t.Name, strings.ReplaceAll(fmt.Sprint(t.Shape), " ", "×"), t.DType.String(), inputsText(t), paramsText(t)})
@@ -97,7 +118,6 @@ func runPlan(cmd *cobra.Command, file string, po plan.Options, threads int) erro
 	}
 	fmt.Printf("%d tensors, %s parameters; reads about %s, writes %s; needs about %s of memory beside the mapped files\n",
 		len(p.Outputs()), count(p.Elements()), bytesText(p.BytesRead()), bytesText(p.BytesWritten()), bytesText(memory))
-	return nil
 }
 
 // alignPlanText says what is aligned before the merge.

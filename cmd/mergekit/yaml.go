@@ -76,9 +76,13 @@ func (o *yamlFlags) register(cmd *cobra.Command) {
 
 // bothFlags adds --NAME and --no-NAME.
 func bothFlags(cmd *cobra.Command, v *bool, name string, def bool, usage string) {
-	f := cmd.Flags()
-	f.BoolVar(v, name, def, usage)
-	no := f.VarPF((*negated)(v), "no-"+name, "", "the opposite of --"+name)
+	cmd.Flags().BoolVar(v, name, def, usage)
+	noFlag(cmd, v, name)
+}
+
+// noFlag adds --no-NAME.
+func noFlag(cmd *cobra.Command, v *bool, name string) {
+	no := cmd.Flags().VarPF((*negated)(v), "no-"+name, "", "the opposite of --"+name)
 	no.NoOptDefVal = "true"
 	no.Hidden = true
 }
@@ -96,22 +100,32 @@ func (n *negated) Set(s string) error {
 }
 
 func runYAML(cmd *cobra.Command, recipe, out string, o *yamlFlags) error {
+	mo, choice, err := o.merging(cmd)
+	if err != nil {
+		return err
+	}
+	mo.Force, mo.Resume, mo.Report = o.replaces(out, "mergekit_config.yml") && !o.resume, o.resume, o.report
+	return mergeWith(cmd, recipe, out, choice, mo)
+}
+
+// merging are the options as a merge takes them, and the backend.
+func (o *yamlFlags) merging(cmd *cobra.Command) (mo merge.Options, choice string, err error) {
 	if !o.safe {
-		return usageError{fmt.Errorf("--no-safe-serialization: pickled checkpoints are not written; leave the option out for safetensors, which every loader reads")}
+		return mo, "", usageError{fmt.Errorf("--no-safe-serialization: pickled checkpoints are not written; leave the option out for safetensors, which every loader reads")}
 	}
 	p := planOptions{arith: "float32", rng: "counter", crimes: o.crimes, truncate: o.truncate}
 	po, err := p.plan(cmd)
 	if err != nil {
-		return err
+		return mo, "", err
 	}
 	if o.seed >= 0 {
 		po.RNG, po.Seed = method.Peer, uint64(o.seed)
 	}
 	shard, err := yamlShardSize(o.shard)
 	if err != nil {
-		return err
+		return mo, "", err
 	}
-	choice := o.backend
+	choice = o.backend
 	if choice == "" {
 		choice = "auto"
 		switch {
@@ -120,15 +134,17 @@ func runYAML(cmd *cobra.Command, recipe, out string, o *yamlFlags) error {
 		case o.device == "cpu":
 			choice = "go"
 		case o.device != "" && o.device != "auto":
-			return usageError{fmt.Errorf("--device %s: unknown; use cpu, cuda or auto", o.device)}
+			return mo, "", usageError{fmt.Errorf("--device %s: unknown; use cpu, cuda or auto", o.device)}
 		}
 	}
-	// Python's tool writes over an earlier merge. So does this name of the program, but only over one: a directory that
-	// holds something else is not replaced unless --force says so.
-	_, err = os.Stat(filepath.Join(out, "mergekit_config.yml"))
-	force := o.force || err == nil
-	return mergeWith(cmd, recipe, out, choice, merge.Options{Plan: po, Threads: o.threads, ShardBytes: shard, Force: force && !o.resume, Resume: o.resume,
-		CopyTokenizer: o.copyTokenizer, ModelCard: o.card, Version: version, Report: o.report})
+	return merge.Options{Plan: po, Threads: o.threads, ShardBytes: shard, CopyTokenizer: o.copyTokenizer, ModelCard: o.card, Version: version}, choice, nil
+}
+
+// replaces says whether what is in the output directory may be replaced. Python's tools write over an earlier output. So do their names of this
+// program, but only over one, by a file that it has: a directory that holds something else is not replaced unless --force says so.
+func (o *yamlFlags) replaces(out, mark string) bool {
+	_, err := os.Stat(filepath.Join(out, mark))
+	return o.force || err == nil
 }
 
 // yamlShardSize reads 5B, 500M, 2000K or plain bytes: decimal, integers only, as Python's tool does.

@@ -84,8 +84,8 @@ func Build(list []*recipe.Recipe) (*Graph, error) {
 	}
 	for name, s := range g.named {
 		if at, ok := plan.Local(s.Recipe.File, name); ok && len(s.UsedBy) > 0 {
-			bad(s.Recipe, s.Recipe.NamePos, "name: %s is a path that exists, too (%s), so it is not clear what %s means at line %d; give the document another name, or write the path as ./%[1]s and rename the document",
-				name, at, name, firstUse(s).Line)
+			bad(s.Recipe, s.Recipe.NamePos, "name: %s is a path that exists, too (%s), so it is not clear what it means at line %d; give the document another name",
+				name, at, firstUse(s).Line)
 		}
 	}
 	if len(errs) > 0 {
