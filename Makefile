@@ -4,7 +4,7 @@ SIMD    ?= $(if $(filter amd64,$(shell $(GO) env GOARCH)),simd)
 export GOEXPERIMENT := $(SIMD)
 
 # The names of Python mergekit's commands: cmd/mergekit/peers.go.
-PEERS = yaml multi extract-lora moe tokensurgeon
+PEERS = yaml multi extract-lora moe tokensurgeon layershuffle pytorch
 
 .PHONY: build test lint bench fuzz clean
 

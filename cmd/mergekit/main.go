@@ -18,9 +18,12 @@ import (
 	"github.com/mergekit/mergekit/hub"
 	"github.com/mergekit/mergekit/merge"
 	"github.com/mergekit/mergekit/merge/align"
+	"github.com/mergekit/mergekit/merge/fill"
 	"github.com/mergekit/mergekit/merge/method"
 	"github.com/mergekit/mergekit/merge/recipe"
+	"github.com/mergekit/mergekit/merge/shuffle"
 	"github.com/mergekit/mergekit/merge/stream"
+	"github.com/mergekit/mergekit/merge/surgeon"
 	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/tensors"
 	"github.com/mergekit/mergekit/text/chat"
@@ -49,7 +52,7 @@ func main() {
 // run executes the command line and returns the exit status.
 func run(ctx context.Context, args []string) int {
 	root := rootFor(args[0])
-	root.SetArgs(args[1:])
+	root.SetArgs(arguments(args))
 	root.SilenceErrors, root.SilenceUsage = true, true
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
@@ -104,7 +107,7 @@ func statusOf(ctx context.Context, err error) int {
 		return exitBadInput
 	case errors.As(err, &bad), errors.As(err, &syntax), errors.As(err, &format), errors.As(err, &values), errors.As(err, &value), errors.As(err, &usage):
 		return exitBadInput
-	case badModel(err), badTraining(err), badAlignment(err):
+	case badModel(err), badTraining(err), badAlignment(err), badSurgery(err):
 		return exitBadInput
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"), strings.HasPrefix(err.Error(), "unknown shorthand"):
 		return exitBadInput
@@ -128,6 +131,16 @@ func badModel(err error) bool {
 	)
 	return errors.As(err, &described) || errors.As(err, &config) || errors.As(err, &missing) || errors.As(err, &shape) || errors.As(err, &vocabulary) ||
 		errors.As(err, &input) || errors.As(err, &adapted) || errors.As(err, &words) || errors.As(err, &template) || errors.As(err, &lookup)
+}
+
+// badSurgery reports whether an error is about what is operated on, or how.
+func badSurgery(err error) bool {
+	var (
+		transplant *surgeon.Error
+		layers     *shuffle.Error
+		part       *fill.Error
+	)
+	return errors.As(err, &transplant) || errors.As(err, &layers) || errors.As(err, &part)
 }
 
 // badAlignment reports whether an error is about a symmetry spec or a map.
@@ -168,6 +181,7 @@ EXIT STATUS
 	root.AddCommand(newJoinCommand(), newVerifyCommand(), newManCommand())
 	root.AddCommand(newFinetuneCommand())
 	root.AddCommand(newFuseCommand(), newAdaptersCommand())
+	root.AddCommand(newTokensurgeonCommand(), newLayershuffleCommand(), newFillMissingCommand(), newRawCommand())
 	root.AddCommand(newAlignCommand(), newTransportCommand())
 	root.AddCommand(newSparseCommand(), newGraftCommand())
 	root.AddCommand(newPreviewCommand())

@@ -16,6 +16,8 @@ func peerCommands() map[string]func() *cobra.Command {
 		"mergekit-extract-lora": newExtractLoraCommand,
 		"mergekit-moe":          newPeerMoECommand,
 		"mergekit-tokensurgeon": newPeerTokensurgeonCommand,
+		"mergekit-layershuffle": newPeerLayershuffleCommand,
+		"mergekit-pytorch":      newPyTorchCommand,
 	}
 }
 

@@ -331,6 +331,9 @@ func (t *Task) MethodTask(p *Plan) method.Task {
 
 // undescribed lists the checkpoints' tensors that no task reads, and copies the donor's where that was asked for.
 func (b *builder) undescribed() error {
+	if b.Options.Raw != "" {
+		return nil // rawArch has told
+	}
 	used := map[*Model]map[string]bool{}
 	names := map[string]bool{}
 	for _, t := range b.Tasks {

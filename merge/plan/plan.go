@@ -28,6 +28,7 @@ type Options struct {
 	KeepUndescribed    bool        // copy tensors of the base (or first model) that its architecture's description does not name
 	FuseExperts        bool        // write fused expert tensors even where the inputs have one tensor per expert
 	Fetch              Fetch       `json:"-"` // brings models from elsewhere; nil: what is in the cache of this machine counts, and nobody is asked
+	Raw                Raw         // inputs are files of tensors, not models; "": they are models
 	OpenAdapter        OpenAdapter `json:"-"` // for references of the form base+adapter; nil: they are refused
 	OpenStage          OpenStage   `json:"-"` // for references to other recipes of a file; nil: there are none
 	Close              bool        // drop the checkpoints' mappings after planning (for callers that only print the plan)
@@ -303,6 +304,9 @@ func (b *builder) model(ref recipe.ModelRef) *Model {
 
 // chooseArch finds one description for all models: a built-in one, or one inferred from the tensors' names.
 func (b *builder) chooseArch() error {
+	if b.Options.Raw != "" {
+		return b.rawArch()
+	}
 	var first *arch.Arch
 	described := true
 	for _, m := range b.Models {
