@@ -63,8 +63,7 @@ func runExtractLora(cmd *cobra.Command, o *extractLoraFlags) error {
 	if o.seed >= 0 {
 		x.Seed = uint64(o.seed)
 	}
-	_, err := os.Stat(filepath.Join(x.out, adapter.ConfigName))
-	x.force = o.yamlFlags.force || err == nil // Python's tool writes over an earlier adapter
+	x.force = o.replaces(x.out, adapter.ConfigName)
 	return extract(cmd, x, map[string][]byte{"README.md": extractCard(x, os.Args[1:])})
 }
 
