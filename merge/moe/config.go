@@ -2,7 +2,6 @@ package moe
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/mergekit/mergekit/internal/strictyaml"
@@ -214,12 +213,12 @@ func (d *decoder) expert(x strictyaml.Node, place string) Expert {
 		case "negative_prompts":
 			e.Negative = d.prompts(f.Value, f.Key)
 		case "noise_scale":
-			e.Noise = d.number(f.Value, f.Key)
+			e.Noise, _ = recipe.DecodeFloat(d.Decoder, f.Value, f.Key)
 			if e.Noise < 0 {
 				d.Errorf(f.Value, "noise_scale is %g; a standard deviation is not negative", e.Noise)
 			}
 		case "residual_scale":
-			e.Residual = d.number(f.Value, f.Key)
+			e.Residual, _ = recipe.DecodeFloat(d.Decoder, f.Value, f.Key)
 		default:
 			named = named || strictyaml.Nearest(f.Key, expertKeys) == "source_model"
 			d.Unknown(f, place, expertKeys, map[string]string{"model": "an expert's model is given as source_model", "weight": "experts are not averaged; the router weighs them"})
@@ -230,15 +229,6 @@ func (d *decoder) expert(x strictyaml.Node, place string) Expert {
 		d.Errorf(x, "%s has no source_model; add source_model: PATH", place)
 	}
 	return e
-}
-
-func (d *decoder) number(x strictyaml.Node, what string) float64 {
-	f, ok := recipe.DecodeFloat(d.Decoder, x, what)
-	if ok && (math.IsNaN(f) || math.IsInf(f, 0)) {
-		d.Errorf(x, "%s must be a finite number", what)
-		return 0
-	}
-	return f
 }
 
 // prompts reads a list of texts. A number or a date is the text that it was written as.
