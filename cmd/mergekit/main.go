@@ -184,8 +184,9 @@ EXIT STATUS
 	root.AddCommand(newTokensurgeonCommand(), newLayershuffleCommand(), newFillMissingCommand(), newRawCommand())
 	root.AddCommand(newAlignCommand(), newTransportCommand())
 	root.AddCommand(newSparseCommand(), newGraftCommand())
-	root.AddCommand(newPreviewCommand())
+	root.AddCommand(newPreviewCommand(), newMoECommand())
 	root.AddCommand(newBarrierCommand(), newAnalyzeCommand())
+	root.AddCommand(newUICommand())
 	return root
 }
 
