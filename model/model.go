@@ -15,6 +15,7 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 	gt "github.com/gomlx/gomlx/core/tensors"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -90,7 +91,7 @@ func Load(ctx context.Context, dir string, o Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	ckpt, err := tensors.Open(dir)
+	ckpt, err := checkpoint.Open(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/mergekit/mergekit/arch"
 	"github.com/mergekit/mergekit/tensors"
@@ -122,4 +123,23 @@ func PlainConfig(raw []byte) ([]byte, error) {
 		return raw, nil
 	}
 	return arch.PatchConfig(raw, set)
+}
+
+// CopyFile copies a file from beside a model's weights into an output: a config.json as PlainConfig makes it, and none that does nothing but
+// describe quantised weights.
+func CopyFile(w *tensors.Writer, name, from string) error {
+	if slices.Contains(quantisationFiles, name) {
+		return nil
+	}
+	if name != arch.ConfigName {
+		return w.CopyFile(name, from)
+	}
+	raw, err := os.ReadFile(from)
+	if err != nil {
+		return &tensors.FormatError{File: from, Msg: "cannot be read: " + err.Error(), Hint: "check the file's permissions", Err: err}
+	}
+	if plain, err := PlainConfig(raw); err == nil && len(plain) != len(raw) { // one that cannot be read is copied as it is
+		return w.WriteFile(name, plain)
+	}
+	return w.CopyFile(name, from)
 }

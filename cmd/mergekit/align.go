@@ -11,13 +11,13 @@ import (
 	"github.com/gomlx/compute"
 	"github.com/spf13/cobra"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/internal/backend"
 	"github.com/mergekit/mergekit/internal/progress"
 	"github.com/mergekit/mergekit/merge"
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/merge/recipe"
-	"github.com/mergekit/mergekit/tensors"
 )
 
 // alignOptions are the flags of the align command.
@@ -433,7 +433,7 @@ func (o *alignOptions) runRandom(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	c, err := tensors.Open(files.dir)
+	c, err := checkpoint.Open(files.dir)
 	if err != nil {
 		return err
 	}

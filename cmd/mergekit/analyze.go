@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/internal/report"
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/merge/calibration"
@@ -146,7 +147,7 @@ func openWhole(cmd *cobra.Command, name string) (*tensors.Checkpoint, error) {
 	if f.adapter != "" {
 		return nil, usageError{fmt.Errorf("%s: only whole checkpoints can be compared; write it with 'mergekit fuse' first", name)}
 	}
-	return tensors.Open(f.dir)
+	return checkpoint.Open(f.dir)
 }
 
 // calibration says which data alignment sees.

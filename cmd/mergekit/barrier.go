@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/internal/report"
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/merge/connect"
@@ -188,7 +189,7 @@ func openAll(variants []variant) (open map[string]*tensors.Checkpoint, closeAll 
 			if open[dir] != nil {
 				continue
 			}
-			if open[dir], err = tensors.Open(dir); err != nil {
+			if open[dir], err = checkpoint.Open(dir); err != nil {
 				delete(open, dir)
 				closeAll()
 				return nil, nil, err

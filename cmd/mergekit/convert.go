@@ -62,7 +62,7 @@ func runConvert(cmd *cobra.Command, src, out string, o *convertOptions) error {
 	if err := bring(cmd, &src); err != nil {
 		return err
 	}
-	do := convert.Safetensors
+	do := convert.Checkpoint
 	if isGGUF(src) {
 		do = convert.FromGGUF
 	}

@@ -6,9 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/internal/backend"
 	"github.com/mergekit/mergekit/merge/inspect"
-	"github.com/mergekit/mergekit/tensors"
 )
 
 // diffOptions are the flags of the diff command.
@@ -46,12 +46,12 @@ func runDiff(cmd *cobra.Command, pa, pb string, o *diffOptions) error {
 	if err := bring(cmd, &pa, &pb); err != nil {
 		return err
 	}
-	a, err := tensors.Open(pa)
+	a, err := checkpoint.Open(pa)
 	if err != nil {
 		return err
 	}
 	defer a.Close()
-	b, err := tensors.Open(pb)
+	b, err := checkpoint.Open(pb)
 	if err != nil {
 		return err
 	}

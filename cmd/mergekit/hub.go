@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/finetune/config"
 	"github.com/mergekit/mergekit/hub"
 	"github.com/mergekit/mergekit/internal/progress"
@@ -76,13 +77,20 @@ func bringPart(cmd *cobra.Command, weights bool, paths []*string) error {
 	fetch := fetcher(cmd)
 	for _, p := range paths {
 		if _, err := os.Stat(*p); err == nil {
+			if *p, err = checkpoint.Directory(*p); err != nil {
+				return err
+			}
 			continue
 		}
 		n, err := hub.ParseName(*p, "")
 		if err != nil {
 			continue
 		}
-		if *p, err = fetch(n.Path(), n.Revision, weights); err != nil {
+		dir, err := fetch(n.Path(), n.Revision, weights)
+		if err == nil {
+			*p, err = checkpoint.Directory(dir)
+		}
+		if err != nil {
 			return err
 		}
 	}

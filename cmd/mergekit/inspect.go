@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/internal/backend"
 	"github.com/mergekit/mergekit/merge/inspect"
 	"github.com/mergekit/mergekit/tensors"
@@ -24,7 +25,7 @@ func newInspectCommand() *cobra.Command {
 			if err := bring(cmd, &args[0]); err != nil {
 				return err
 			}
-			c, err := tensors.Open(args[0])
+			c, err := checkpoint.Open(args[0])
 			if err != nil {
 				return err
 			}

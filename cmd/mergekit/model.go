@@ -12,6 +12,7 @@ import (
 	"github.com/gomlx/compute/dtypes"
 	"github.com/spf13/cobra"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/finetune/train"
 	"github.com/mergekit/mergekit/internal/backend"
@@ -55,7 +56,9 @@ func (m modelFiles) dirs() []string {
 func findModel(cmd *cobra.Command, s, extra string) (modelFiles, error) {
 	m := modelFiles{name: s}
 	if st, err := os.Stat(s); err == nil && st.IsDir() { // a directory may have a "+" in its name
-		m.dir = s
+		if m.dir, err = checkpoint.Directory(s); err != nil {
+			return m, err
+		}
 	} else {
 		ref, err := recipe.ParseRef(s)
 		if err != nil {
@@ -117,7 +120,7 @@ func (s *session) load(m modelFiles) (*model.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	ckpt, err := tensors.Open(m.dir)
+	ckpt, err := checkpoint.Open(m.dir)
 	if err != nil {
 		return nil, err
 	}

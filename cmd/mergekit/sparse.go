@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/finetune/sparse"
 	"github.com/mergekit/mergekit/internal/progress"
 	"github.com/mergekit/mergekit/tensors"
@@ -191,7 +192,7 @@ func openBase(cmd *cobra.Command, dir string) (*tensors.Checkpoint, error) {
 	if err := bring(cmd, &dir); err != nil {
 		return nil, err
 	}
-	return tensors.Open(dir)
+	return checkpoint.Open(dir)
 }
 
 func (in *sparseInput) close() {
@@ -367,12 +368,12 @@ func runSparseExtract(cmd *cobra.Command, base, tuned, out string, o sparse.Extr
 	if err := bring(cmd, &base, &tuned); err != nil {
 		return err
 	}
-	b, err := tensors.Open(base)
+	b, err := checkpoint.Open(base)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	t, err := tensors.Open(tuned)
+	t, err := checkpoint.Open(tuned)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/internal/progress"
 	"github.com/mergekit/mergekit/merge/align"
@@ -114,7 +115,7 @@ func transportCheckpoint(cmd *cobra.Command, m *align.Map, from string, o *trans
 	if files.adapter != "" {
 		return usageError{fmt.Errorf("%s: name a checkpoint or an adapter, not both; fuse them first, or carry both over", from)}
 	}
-	c, err := tensors.Open(files.dir)
+	c, err := checkpoint.Open(files.dir)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 
 	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/internal/linalg"
 	"github.com/mergekit/mergekit/internal/memory"
 	"github.com/mergekit/mergekit/tensors"
@@ -189,7 +190,7 @@ func (x *extraction) open(base, tuned string) error {
 func openSide(path string) (*side, error) {
 	s := &side{dir: path}
 	var err error
-	if s.ckpt, err = tensors.Open(path); err != nil {
+	if s.ckpt, err = checkpoint.Open(path); err != nil {
 		return nil, err
 	}
 	if s.config, s.raw, err = arch.ReadConfigFile(path); err == nil || errors.Is(err, os.ErrNotExist) {

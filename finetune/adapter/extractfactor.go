@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/internal/linalg"
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -168,7 +169,7 @@ func (x *extraction) shared(p modulePair, s *linalg.SVD, rank int) (a, b []float
 
 // StoredDType is the dtype of most of a model's matrices, by elements: what an adapter for it may be stored in.
 func StoredDType(path string) (tensors.DType, error) {
-	c, err := tensors.Open(path)
+	c, err := checkpoint.Open(path)
 	if err != nil {
 		return 0, err
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -110,13 +111,19 @@ func openFusion(base, dir string, o FuseOptions) (*fusion, error) {
 		return nil, &tensors.FormatError{Msg: "weights cannot become " + o.DType.String(), Hint: "use float32, float16, bfloat16 or float64"}
 	}
 	var err error
-	if f.ckpt, err = tensors.Open(base); err != nil {
+	if f.ckpt, err = checkpoint.Open(base); err != nil {
 		return nil, err
 	}
 	f.baseDir = filepath.Dir(f.ckpt.Files()[0])
 	if f.config, f.raw, err = arch.ReadConfigFile(base); err != nil && !errors.Is(err, os.ErrNotExist) {
 		f.close()
 		return nil, err
+	}
+	if f.raw != nil {
+		if f.raw, err = checkpoint.PlainConfig(f.raw); err != nil {
+			f.close()
+			return nil, err
+		}
 	}
 	if f.adapter, err = OpenMapped(dir); err != nil {
 		f.close()

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -34,7 +35,7 @@ func (s *sideFiles) write(w *tensors.Writer) error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.copies)) {
-		if err := w.CopyFile(name, s.copies[name]); err != nil {
+		if err := checkpoint.CopyFile(w, name, s.copies[name]); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/tensors"
 	files "github.com/mergekit/mergekit/tensors/sparse"
@@ -42,7 +43,7 @@ func Apply(ctx context.Context, dir, out string, parts []Part, o ApplyOptions) (
 	if tensors.SameDir(dir, out) {
 		return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of the checkpoint", Hint: "choose another output directory"}
 	}
-	c, err := tensors.Open(dir)
+	c, err := checkpoint.Open(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +92,7 @@ func Apply(ctx context.Context, dir, out string, parts []Part, o ApplyOptions) (
 		return nil, err
 	}
 	for name, path := range copied {
-		if err := w.CopyFile(name, path); err != nil {
+		if err := checkpoint.CopyFile(w, name, path); err != nil {
 			return nil, err
 		}
 	}

@@ -26,8 +26,8 @@ func (d *draw) next() uint64 {
 
 func (d *draw) float() float32 { return float32(int64(d.next()%2000)-1000) / 512 }
 
-// checkpoint writes a directory with tensors of a dtype.
-func checkpoint(t *testing.T, dtype tensors.DType, all map[string][]float32, shapes map[string][]int) string {
+// written is a directory with tensors of a dtype.
+func written(t *testing.T, dtype tensors.DType, all map[string][]float32, shapes map[string][]int) string {
 	t.Helper()
 	dir := t.TempDir()
 	var infos []tensors.Info
@@ -89,7 +89,7 @@ func newWorld(t *testing.T, dtype tensors.DType, delta bool) *world {
 			w.values[name] = append(w.values[name], d.float())
 		}
 	}
-	w.base = checkpoint(t, dtype, w.values, shapes)
+	w.base = written(t, dtype, w.values, shapes)
 	hash, err := files.Hash(open(t, w.base))
 	if err != nil {
 		t.Fatal(err)
@@ -379,7 +379,7 @@ func TestRefusals(t *testing.T) {
 				broken[name] = slices.Clone(x)
 			}
 			broken["norm.weight"][2] = float32(math.NaN())
-			_, err := Extract(open(t, w.base), open(t, checkpoint(t, tensors.F32, broken, shapes)), out(), ExtractOptions{Count: 1})
+			_, err := Extract(open(t, w.base), open(t, written(t, tensors.F32, broken, shapes)), out(), ExtractOptions{Count: 1})
 			return err
 		},
 		"end the name of a sparse difference": func() error { _, err := Compose("x.bin", w.parts(t, 1), ComposeOptions{}); return err },
@@ -416,7 +416,7 @@ func TestExtract(t *testing.T) {
 				tuned[name][i] += d.float()
 			}
 		}
-		dir := checkpoint(t, dtype, tuned, shapes)
+		dir := written(t, dtype, tuned, shapes)
 		out := filepath.Join(t.TempDir(), "x.safetensors")
 		r, err := Extract(open(t, w.base), open(t, dir), out, ExtractOptions{Count: 40, Exclude: []string{"head.*"}})
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/model"
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -75,7 +76,7 @@ func (s *subject) saveModel(dir string, trained map[string]model.Tensor, o saveO
 		}
 	}
 	for n, path := range o.copies {
-		if err := w.CopyFile(n, path); err != nil {
+		if err := checkpoint.CopyFile(w, n, path); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/finetune/config"
 	"github.com/mergekit/mergekit/hub"
@@ -55,7 +56,7 @@ func open(cfg *config.Config, dry bool) (s *subject, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ckpt, err := tensors.Open(cfg.Model.Base)
+	ckpt, err := checkpoint.Open(cfg.Model.Base)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gomlx/compute"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/internal/linalg"
 	"github.com/mergekit/mergekit/model"
@@ -78,7 +79,7 @@ func Check(ctx context.Context, dir string, spec *symmetry.Spec, seed uint64, b 
 	if err != nil {
 		return nil, &Error{File: dir, Msg: "config.json cannot be read, and without it nothing can be computed: " + err.Error(), Err: err}
 	}
-	c, err := tensors.Open(dir)
+	c, err := checkpoint.Open(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -5,9 +5,9 @@ import (
 	"path/filepath"
 
 	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/model"
-	"github.com/mergekit/mergekit/tensors"
 )
 
 // SpecFor returns the symmetry spec of the checkpoint in a directory: from the layers of a plain network, from a built-in family, or
@@ -18,7 +18,7 @@ func SpecFor(dir, file string) (*symmetry.Spec, error) {
 	if err != nil {
 		return nil, &Error{File: path, Msg: "cannot be read, and it says which symmetries a model has", Hint: "put the model's config.json beside its weights", Err: err}
 	}
-	c, err := tensors.Open(dir)
+	c, err := checkpoint.Open(dir)
 	if err != nil {
 		return nil, err
 	}

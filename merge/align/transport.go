@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/tensors"
@@ -46,7 +47,7 @@ func TransportAdapter(m *Map, base, dir, out string, o TransportOptions) (*Trans
 	if err != nil {
 		return nil, err
 	}
-	c, err := tensors.Open(base)
+	c, err := checkpoint.Open(base)
 	if err != nil {
 		return nil, err
 	}

@@ -41,11 +41,11 @@ func ReadAt(w Weights, name string, dst []float32, off int64) error {
 }
 
 // OfCheckpoint reads the tensors of a checkpoint.
-func OfCheckpoint(c *tensors.Checkpoint) Weights { return checkpoint{c} }
+func OfCheckpoint(c *tensors.Checkpoint) Weights { return stored{c} }
 
-type checkpoint struct{ *tensors.Checkpoint }
+type stored struct{ *tensors.Checkpoint }
 
-func (c checkpoint) Read(name string) ([]float32, error) {
+func (c stored) Read(name string) ([]float32, error) {
 	v, err := c.View(name)
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (c checkpoint) Read(name string) ([]float32, error) {
 	return x, c.ReadAt(name, x, 0)
 }
 
-func (c checkpoint) ReadAt(name string, dst []float32, off int64) error {
+func (c stored) ReadAt(name string, dst []float32, off int64) error {
 	v, err := c.View(name)
 	if err != nil {
 		return err

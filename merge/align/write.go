@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -225,6 +226,9 @@ func (w *writing) findFiles(exact bool) error {
 			set[key] = dtype.TorchName()
 		}
 	}
+	if raw, err = checkpoint.PlainConfig(raw); err != nil {
+		return err
+	}
 	if len(set) > 0 {
 		if raw, err = arch.PatchConfig(raw, set); err != nil {
 			return err
@@ -308,7 +312,7 @@ func (w *writing) write(ctx context.Context, to *tensors.Writer) error {
 		}
 	}
 	for _, name := range sortedKeys(w.copies) {
-		if err := to.CopyFile(name, w.copies[name]); err != nil {
+		if err := checkpoint.CopyFile(to, name, w.copies[name]); err != nil {
 			return err
 		}
 	}

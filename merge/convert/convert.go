@@ -1,11 +1,10 @@
-// Package convert writes checkpoints anew: a safetensors checkpoint with another dtype or other shards, and a GGUF file as
-// a Hugging Face directory with weights, config.json and tokenizer.
+// Package convert writes checkpoints anew, as safetensors: one in any format with another dtype or other shards, quantised weights as what
+// they stand for, and a GGUF file as a Hugging Face directory with weights, config.json and tokenizer.
 //
 // The words, used the same way everywhere in this package:
 //
 //   - A source yields the bytes of one output tensor, piece by piece, in any order.
 //   - A piece is what a worker holds of a tensor at a time, at most pieceBytes of output.
-//   - A family is an architecture of GGUF files that is understood: how its tensors and settings are called elsewhere.
 //
 // Whatever the size of a tensor, a worker holds one piece of it. The output appears at once when it is complete (package
 // tensors has the protocol); an interrupted one is finished with Options.Resume. Errors about the input are
@@ -25,6 +24,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -265,7 +265,7 @@ func (x *output) fill(ctx context.Context, w *tensors.Writer, o Options) error {
 		}
 	}
 	for name, from := range x.copies {
-		if err := w.CopyFile(name, from); err != nil {
+		if err := checkpoint.CopyFile(w, name, from); err != nil {
 			return err
 		}
 	}

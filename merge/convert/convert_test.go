@@ -84,7 +84,7 @@ func TestSafetensors(t *testing.T) {
 		t.Run(d.String(), func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out")
 			total, done := int64(0), int64(0)
-			r, err := Safetensors(context.Background(), dir, out, Options{DType: &d, ShardBytes: 3 << 20, Start: func(n int64) { total = n }})
+			r, err := Checkpoint(context.Background(), dir, out, Options{DType: &d, ShardBytes: 3 << 20, Start: func(n int64) { total = n }})
 			if err != nil || r.Tensors != 4 || total == 0 || done != 0 {
 				t.Fatalf("%+v, %v, %d", r, err, total)
 			}
@@ -118,7 +118,7 @@ func TestSafetensors(t *testing.T) {
 func TestSafetensorsAsStored(t *testing.T) {
 	dir, _ := sample(t)
 	out := filepath.Join(t.TempDir(), "out")
-	if _, err := Safetensors(context.Background(), dir, out, Options{}); err != nil {
+	if _, err := Checkpoint(context.Background(), dir, out, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if read(t, out, "model.safetensors") != read(t, dir, "model.safetensors") || read(t, out, "config.json") != read(t, dir, "config.json") {
@@ -129,7 +129,7 @@ func TestSafetensorsAsStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	alone := filepath.Join(t.TempDir(), "alone")
-	if _, err := Safetensors(context.Background(), filepath.Join(dir, "mine.safetensors"), alone, Options{}); err != nil {
+	if _, err := Checkpoint(context.Background(), filepath.Join(dir, "mine.safetensors"), alone, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(alone, "config.json")); err == nil {
@@ -155,7 +155,7 @@ func TestRefuses(t *testing.T) {
 		{filepath.Join(dir, "none"), filepath.Join(t.TempDir(), "out"), "does not exist", Options{}},
 		{dir, full, "exists and is not empty", Options{}},
 	} {
-		_, err := Safetensors(context.Background(), c.src, c.out, c.o)
+		_, err := Checkpoint(context.Background(), c.src, c.out, c.o)
 		if !errors.As(err, new(*tensors.FormatError)) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v, want %q", err, c.says)
 		}
@@ -170,19 +170,19 @@ func TestCancelAndResume(t *testing.T) {
 	dir, _ := sample(t)
 	bf16 := tensors.BF16
 	whole := filepath.Join(t.TempDir(), "whole")
-	if _, err := Safetensors(context.Background(), dir, whole, Options{DType: &bf16}); err != nil {
+	if _, err := Checkpoint(context.Background(), dir, whole, Options{DType: &bf16}); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "out")
 	ctx, cancel := context.WithCancel(context.Background())
-	_, err := Safetensors(ctx, dir, out, Options{DType: &bf16, Progress: func(int64) { cancel() }})
+	_, err := Checkpoint(ctx, dir, out, Options{DType: &bf16, Progress: func(int64) { cancel() }})
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("%v, want the cancellation", err)
 	}
 	if _, err := os.Stat(out); err == nil {
 		t.Fatal("an output is there")
 	}
-	if _, err := Safetensors(context.Background(), dir, out, Options{DType: &bf16, Resume: true}); err != nil {
+	if _, err := Checkpoint(context.Background(), dir, out, Options{DType: &bf16, Resume: true}); err != nil {
 		t.Fatal(err)
 	}
 	if read(t, out, "model.safetensors") != read(t, whole, "model.safetensors") {

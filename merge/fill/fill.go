@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -57,12 +58,12 @@ func Missing(ctx context.Context, base, part, out string, o Options) (*Report, e
 			return nil, &Error{File: out, Msg: "the output is the directory of " + dir, Hint: "choose another output directory"}
 		}
 	}
-	b, err := tensors.Open(base)
+	b, err := checkpoint.Open(base)
 	if err != nil {
 		return nil, err
 	}
 	defer b.Close()
-	p, err := tensors.Open(part)
+	p, err := checkpoint.Open(part)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ func Missing(ctx context.Context, base, part, out string, o Options) (*Report, e
 		return nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if err := w.CopyFile(name, files[name]); err != nil {
+		if err := checkpoint.CopyFile(w, name, files[name]); err != nil {
 			return nil, err
 		}
 	}
@@ -275,14 +276,18 @@ func (f *filling) fill(ctx context.Context, w *tensors.Writer) error {
 				if from, ok := f.from[name]; ok {
 					c, name = f.part, from
 				}
-				v, err := c.View(name)
+				r, err := c.Reader(name)
 				if err != nil {
 					return 0, err
 				}
-				if err := w.WriteAt(i, v.Data[lo:hi], lo); err != nil {
+				data, err := r.Bytes(lo, hi-lo, nil)
+				if err != nil {
 					return 0, err
 				}
-				c.Release(name, lo, hi-lo)
+				if err := w.WriteAt(i, data, lo); err != nil {
+					return 0, err
+				}
+				r.Release(lo, hi-lo)
 				return hi - lo, nil
 			}
 		}})

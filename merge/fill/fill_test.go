@@ -11,13 +11,13 @@ import (
 	"github.com/mergekit/mergekit/tensors"
 )
 
-// checkpoint writes tensors [3] of one dtype that hold a mark, so that one sees where they come from.
-func checkpoint(t *testing.T, mark byte, dtype tensors.DType, names ...string) string {
+// written is tensors [3] of one dtype that hold a mark, so that one sees where they come from.
+func written(t *testing.T, mark byte, dtype tensors.DType, names ...string) string {
 	t.Helper()
 	return wide(t, 3, mark, dtype, names...)
 }
 
-// wide is checkpoint with tensors of another length.
+// wide is written with tensors of another length.
 func wide(t *testing.T, width int, mark byte, dtype tensors.DType, names ...string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "model")
@@ -89,7 +89,7 @@ func TestMissing(t *testing.T) {
 			for _, n := range plain {
 				names = append(names, c.base(n))
 			}
-			base, part := checkpoint(t, 'b', tensors.F32, append(names, tower...)...), checkpoint(t, 'p', tensors.F32, c.part...)
+			base, part := written(t, 'b', tensors.F32, append(names, tower...)...), written(t, 'p', tensors.F32, c.part...)
 			out := filepath.Join(t.TempDir(), "out")
 			r, err := Missing(context.Background(), base, part, out, Options{Threads: 2})
 			if err != nil {
@@ -122,7 +122,7 @@ func TestMissing(t *testing.T) {
 
 // TestDTypes: the part's bytes stay what they are.
 func TestDTypes(t *testing.T) {
-	base, part := checkpoint(t, 'b', tensors.F32, "a.weight", "c.weight"), checkpoint(t, 'p', tensors.BF16, "a.weight")
+	base, part := written(t, 'b', tensors.F32, "a.weight", "c.weight"), written(t, 'p', tensors.BF16, "a.weight")
 	out := filepath.Join(t.TempDir(), "out")
 	var warned []string
 	if _, err := Missing(context.Background(), base, part, out, Options{Warn: func(m string) { warned = append(warned, m) }}); err != nil {
@@ -139,19 +139,19 @@ func TestDTypes(t *testing.T) {
 }
 
 func TestRefuses(t *testing.T) {
-	base := checkpoint(t, 'b', tensors.F32, "x.l.w.weight", "y.l.w.weight", "z.weight")
+	base := written(t, 'b', tensors.F32, "x.l.w.weight", "y.l.w.weight", "z.weight")
 	out := filepath.Join(t.TempDir(), "out")
 	for want, c := range map[string]struct {
 		part string
 		o    Options
 	}{
-		"has several places":      {checkpoint(t, 'p', tensors.F32, "l.w.weight"), Options{}},
-		"no tensor in common":     {checkpoint(t, 'p', tensors.F32, "other.bias"), Options{}},
-		"has no place in":         {checkpoint(t, 'p', tensors.F32, "z.weight", "q.weight"), Options{}},
+		"has several places":      {written(t, 'p', tensors.F32, "l.w.weight"), Options{}},
+		"no tensor in common":     {written(t, 'p', tensors.F32, "other.bias"), Options{}},
+		"has no place in":         {written(t, 'p', tensors.F32, "z.weight", "q.weight"), Options{}},
 		"has shape [4]":           {wide(t, 4, 'p', tensors.F32, "z.weight"), Options{}},
 		"is the directory of":     {base, Options{}},
-		"has the same place":      {checkpoint(t, 'p', tensors.F32, "a.z.weight", "z.weight"), Options{Prefix: "a="}},
-		"no tensor in common wit": {checkpoint(t, 'p', tensors.F32, "l.w.weight"), Options{Prefix: "q"}},
+		"has the same place":      {written(t, 'p', tensors.F32, "a.z.weight", "z.weight"), Options{Prefix: "a="}},
+		"no tensor in common wit": {written(t, 'p', tensors.F32, "l.w.weight"), Options{Prefix: "q"}},
 	} {
 		to := out
 		if want == "is the directory of" {
@@ -165,7 +165,7 @@ func TestRefuses(t *testing.T) {
 		t.Error("a refused run left an output")
 	}
 	// With --prefix the choice is made.
-	r, err := Missing(context.Background(), base, checkpoint(t, 'p', tensors.F32, "l.w.weight"), out, Options{Prefix: "y"})
+	r, err := Missing(context.Background(), base, written(t, 'p', tensors.F32, "l.w.weight"), out, Options{Prefix: "y"})
 	if err != nil || r.To != "y." || r.Replaced != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}

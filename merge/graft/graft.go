@@ -11,6 +11,7 @@ import (
 
 	"github.com/gomlx/compute"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/merge/evaluation"
 	"github.com/mergekit/mergekit/model"
@@ -135,12 +136,12 @@ func Make(ctx context.Context, o Options) (*Result, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	base, err := tensors.Open(o.Base)
+	base, err := checkpoint.Open(o.Base)
 	if err != nil {
 		return nil, err
 	}
 	defer base.Close()
-	tuned, err := tensors.Open(o.Tuned)
+	tuned, err := checkpoint.Open(o.Tuned)
 	if err != nil {
 		return nil, err
 	}

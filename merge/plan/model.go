@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/hub"
 	"github.com/mergekit/mergekit/merge/recipe"
 	"github.com/mergekit/mergekit/tensors"
@@ -60,6 +61,18 @@ func (e *FetchError) Unwrap() error { return e.Err }
 // recipe, or what the caller's Fetch brings; without one, a snapshot in the Hugging Face cache of this machine. what says which part
 // it is: "model", "adapter", or "tokenizer", which needs no weights.
 func (r resolver) find(ref recipe.ModelRef, path, revision, what string) (string, error) {
+	dir, err := r.locate(ref, path, revision, what)
+	if err != nil || what == "adapter" {
+		return dir, err
+	}
+	if dir, err = checkpoint.Directory(dir); err != nil {
+		return "", fmt.Errorf("model %s: %w", ref, err)
+	}
+	return dir, nil
+}
+
+// locate finds the path; find makes the directory of it that a GGUF file needs.
+func (r resolver) locate(ref recipe.ModelRef, path, revision, what string) (string, error) {
 	path = expandHome(path)
 	if revision == "" {
 		for _, p := range r.candidates(path) {
@@ -156,8 +169,10 @@ func (r resolver) openAt(ref recipe.ModelRef, dir string) (*Model, error) {
 		raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
 		switch {
 		case err == nil:
-			m.RawConfig = raw
 			if m.Config, err = arch.ReadConfig(dir); err != nil {
+				return nil, fmt.Errorf("model %s: %w", ref, err)
+			}
+			if m.RawConfig, err = checkpoint.PlainConfig(raw); err != nil {
 				return nil, fmt.Errorf("model %s: %w", ref, err)
 			}
 		case !errors.Is(err, os.ErrNotExist):
@@ -165,7 +180,7 @@ func (r resolver) openAt(ref recipe.ModelRef, dir string) (*Model, error) {
 		}
 	}
 	m.override()
-	if m.Checkpoint, err = tensors.Open(dir); err != nil {
+	if m.Checkpoint, err = checkpoint.Open(dir); err != nil {
 		return nil, fmt.Errorf("model %s: %w", ref, err)
 	}
 	return m, r.adapt(m)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/merge/calibration"
@@ -21,7 +22,7 @@ func Checkpoint(ctx context.Context, dir string, parents []Parent, data calibrat
 	if err != nil {
 		return nil, nil, &model.ConfigError{File: config, Msg: "cannot be read: " + err.Error() + "; a repair needs to know what the network computes"}
 	}
-	ckpt, err := tensors.Open(dir)
+	ckpt, err := checkpoint.Open(dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -76,7 +77,7 @@ const chunkBytes = 16 << 20
 // Write writes the checkpoint in dir with the changes carried out to out, which appears when it is complete. Files beside the weights
 // are copied.
 func Write(ctx context.Context, dir, out string, c Changes, o WriteOptions) error {
-	from, err := tensors.Open(dir)
+	from, err := checkpoint.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -108,7 +109,7 @@ func Write(ctx context.Context, dir, out string, c Changes, o WriteOptions) erro
 		if name != "config.json" && !adapter.SideFile(name) || !e.Type().IsRegular() {
 			continue
 		}
-		if err := w.CopyFile(name, filepath.Join(dir, name)); err != nil {
+		if err := checkpoint.CopyFile(w, name, filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}

@@ -9,17 +9,19 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/tensors"
 )
 
-// Safetensors writes the checkpoint at src (a directory, an index or a file) to the directory out: float tensors as
-// o.DType, all others as they are, in the same order, with the files beside the weights. In config.json the dtype follows.
-// A converted value is rounded to nearest, ties to even.
-func Safetensors(ctx context.Context, src, out string, o Options) (*Report, error) {
+// Checkpoint writes the checkpoint at src (a directory, an index or a file, in any format but GGUF, which FromGGUF has) to the directory
+// out: float tensors as o.DType, all others as they are, in the same order, with the files beside the weights. In config.json the dtype
+// follows, and quantised weights, which are written as what they stand for, are no longer mentioned. A converted value is rounded to
+// nearest, ties to even.
+func Checkpoint(ctx context.Context, src, out string, o Options) (*Report, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	c, err := tensors.Open(src)
+	c, err := checkpoint.Open(src)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +129,7 @@ func ownsDirectory(src string) bool {
 		return true
 	}
 	name := filepath.Base(src)
-	return strings.HasSuffix(name, ".index.json") || name == "model.safetensors" || name == "diffusion_pytorch_model.safetensors"
+	return strings.HasSuffix(name, ".index.json") || name == "model.safetensors" || name == "pytorch_model.bin" || strings.HasPrefix(name, "diffusion_pytorch_model.")
 }
 
 // sideKinds are the extensions of files that belong to a model beside its weights; sideNames the names without any.
@@ -168,11 +170,13 @@ func (x *output) beside(dir string, dtype *tensors.DType) (warnings []string, er
 		if err != nil {
 			return nil, fmt.Errorf("cannot read the configuration: %w", err)
 		}
-		if strings.Contains(string(text), `"quantization_config"`) {
-			warnings = append(warnings, path+": describes quantised weights; their values were converted, not dequantised")
+		plain, err := checkpoint.PlainConfig(text)
+		if err != nil {
+			warnings = append(warnings, err.Error()+"; only its dtype was changed")
+			plain = text
 		}
 		delete(x.copies, name)
-		x.files[name] = patchDType(text, *dtype)
+		x.files[name] = patchDType(plain, *dtype)
 	}
 	return warnings, nil
 }
