@@ -161,6 +161,9 @@ func (f *peerFeeder) wait(job *Job) (*peerStreams, error) {
 	if job.Method == nil || job.Method.Draws == nil || job.Task.RNG != method.Peer {
 		return nil, nil
 	}
+	if len(drawsOf(job)) == 0 { // nothing of the sequence is this job's, and jobs that wait for theirs may have walked past it
+		return &peerStreams{chunk: f.chunk}, nil
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for f.ready[job] == nil {
@@ -171,9 +174,6 @@ func (f *peerFeeder) wait(job *Job) (*peerStreams, error) {
 		f.next++
 		draws := drawsOf(j)
 		if len(draws) == 0 {
-			if j == job {
-				f.ready[j] = &peerStreams{chunk: f.chunk}
-			}
 			continue
 		}
 		if f.gen == nil {
