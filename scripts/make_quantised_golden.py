@@ -279,4 +279,55 @@ top = w.abs().amax(1)
 code = torch.round(w * 127 / top[:, None]).to(torch.int8)
 write("bnb-int8", {"quant_method": "bitsandbytes", "load_in_8bit": True}, {"a.weight": code, "a.SCB": top, "a.weight_format": torch.tensor(0, dtype=torch.uint8)},
       {"a.weight": (code * top.view(-1, 1) * 7.874015718698502e-3).half()}, "float16")
+# Whole models: models/ft1 with its matrices in blocks of fp8, and packed by compressed-tensors.
+import shutil
+
+from safetensors.torch import load_file
+
+models = out + "/../quantised-models"
+
+
+def whole(name, quantisation, change):
+    d = f"{models}/{name}"
+    os.makedirs(d, exist_ok=True)
+    source = out + "/../models/ft1/"
+    config = json.load(open(source + "config.json"))
+    config["dtype"] = "bfloat16"
+    config["quantization_config"] = quantisation
+    with open(d + "/config.json", "w") as f:
+        json.dump(config, f, indent=2)
+        f.write("\n")
+    for file in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copyfile(source + file, f"{d}/{file}")
+    small = {}
+    for k, w in load_file(source + "model.safetensors").items():
+        w = w.to(BF)
+        if w.dim() == 2 and "proj" in k:
+            small.update(change(k, w.float()))
+        else:
+            small[k] = w
+    save_file({k: v.contiguous() for k, v in small.items()}, d + "/model.safetensors", metadata={"format": "pt"})
+    os.chmod(d + "/model.safetensors", 0o644)
+
+
+def fp8(k, w):
+    n, c = w.shape
+    rows, cols = -(-n // 8), -(-c // 8)
+    part = torch.zeros(rows * 8, cols * 8)
+    part[:n, :c] = w
+    scale = part.reshape(rows, 8, cols, 8).abs().amax((1, 3)) / 448
+    return {k: (w / spread(scale, n, c, 8, 8)).to(F8), k + "_scale_inv": scale}
+
+
+def w4(k, w):
+    q = QuantizationArgs(num_bits=4, type="int", symmetric=True, strategy="group", group_size=8)
+    scale = (w.reshape(w.shape[0], -1, 8).abs().amax(-1) / 7.5).to(BF)
+    tool = BaseCompressor.get_value_from_registry("pack-quantized")
+    small = tool.compress({"weight": w.to(BF), "weight_scale": scale}, QuantizationScheme(targets=["Linear"], weights=q, format="pack-quantized"))
+    return {k.removesuffix("weight") + part: t for part, t in small.items()}
+
+
+whole("ft1-fp8", {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [8, 8]}, fp8)
+whole("ft1-w4", {"quant_method": "compressed-tensors", "format": "pack-quantized", "version": "0.20.0", "quantization_status": "compressed", "ignore": ["lm_head"],
+                 "config_groups": {"group_0": {"targets": ["Linear"], "format": "pack-quantized", "weights": {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 8}}}}, w4)
 print(sorted(os.listdir(out)))

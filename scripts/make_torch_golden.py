@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import sys
 import warnings
@@ -78,6 +79,23 @@ torch.save([torch.ones(2)], out + "/list.pt")
 torch.save({"epoch": 1, "loss": 0.5}, out + "/notensors.pt")
 torch.jit.save(torch.jit.script(torch.nn.Identity()), out + "/script.pt")
 
+# A whole model in two shards, as transformers once saved it: models/ft2-bf16.
+from safetensors.torch import load_file
+
+model = load_file(out + "/../models/ft2-bf16/model.safetensors")
+os.makedirs(out + "/ft2-bf16", exist_ok=True)
+names = sorted(model)
+halves = {"pytorch_model-00001-of-00002.bin": names[::2], "pytorch_model-00002-of-00002.bin": names[1::2]}
+for file, half in halves.items():
+    torch.save({k: model[k] for k in half}, f"{out}/ft2-bf16/{file}")
+index = {"metadata": {"total_size": sum(t.numel() * t.element_size() for t in model.values())}, "weight_map": {k: file for file, half in halves.items() for k in half}}
+with open(out + "/ft2-bf16/pytorch_model.bin.index.json", "w") as f:
+    json.dump(index, f, indent=2)
+    f.write("\n")
+for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+    if os.path.exists(f"{out}/../models/ft2-bf16/{file}"):
+        shutil.copyfile(f"{out}/../models/ft2-bf16/{file}", f"{out}/ft2-bf16/{file}")
+
 expect = {}
 here = "mergekit-was-here"
 
@@ -112,7 +130,6 @@ import builtins
 import importlib
 import operator
 import runpy
-import shutil
 import subprocess
 
 system = Call(os.system, "touch " + here)
