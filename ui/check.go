@@ -97,6 +97,9 @@ func (s *Server) check(file, text string) *checked {
 	}
 	o := s.o.Merge
 	o.Plan.OpenAdapter, o.Plan.Fetch = merge.OpenAdapter, s.cached
+	if s.o.Fetch == nil {
+		o.Plan.Fetch = s.o.Cached
+	}
 	if len(list) == 1 {
 		p, err := plan.Build(list[0], o.Plan)
 		if err != nil {
@@ -123,19 +126,21 @@ func (s *Server) check(file, text string) *checked {
 	return c
 }
 
-// errElsewhere is why a model that is not on this machine has no plan yet.
-var errElsewhere = errors.New("is not on this machine; a run brings it, and what it will do is known then")
+// elsewhereError is why a model that is not on this machine has no plan yet.
+type elsewhereError struct{ path string }
+
+func (e *elsewhereError) Error() string {
+	return "is not on this machine; a run asks the hub for it, and what it will do is known then"
+}
 
 // cached finds models that were brought before, and brings none: nobody asked for it by writing a name.
 func (s *Server) cached(path, revision string, weights bool) (string, error) {
 	if s.o.Cached != nil {
 		if dir, err := s.o.Cached(path, revision, weights); err == nil {
 			return dir, nil
-		} else if s.o.Fetch == nil {
-			return "", err
 		}
 	}
-	return "", errElsewhere
+	return "", &elsewhereError{path}
 }
 
 // add notes a plan and what it warns of.
@@ -176,8 +181,13 @@ func (c *checked) fail(s *Server, file string, err error) {
 		return
 	}
 	how := severityError
-	if errors.Is(err, errElsewhere) {
+	var away *elsewhereError
+	if errors.As(err, &away) {
 		how = severityNote
+		dir, _, _ := strings.Cut(away.path, "/")
+		if _, here := plan.Local(file, dir); here { // more likely a slip of the finger than an organisation
+			how = severityWarning
+		}
 	}
 	p := place(file, err.Error(), how)
 	p.Message = s.folder.shorten(p.Message)
