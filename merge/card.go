@@ -132,7 +132,7 @@ As the inputs' model cards state them; this is no legal advice.
 `))
 
 // modelCard renders README.md. It holds nothing that changes from run to run: the same merge writes the same card.
-func modelCard(p *plan.Plan, maps *aligned, report *repair.Report, measured *Evaluated, searched *SearchReport, out, version string) ([]byte, error) {
+func modelCard(p *plan.Plan, from []origin, maps *aligned, report *repair.Report, measured *Evaluated, searched *SearchReport, out, version string) ([]byte, error) {
 	c := card{Title: cardTitle(out), Version: version, Method: p.Method.Title, URL: p.Method.Paper.URL, Citation: p.Method.Paper.Text,
 		Recipe: strings.TrimRight(string(p.Recipe.Text), "\n"), Tensors: len(p.Outputs()), Elements: p.Elements(), Warnings: p.Warnings}
 	if report != nil {
@@ -147,17 +147,16 @@ func modelCard(p *plan.Plan, maps *aligned, report *repair.Report, measured *Eva
 	if maps != nil {
 		c.Aligned = maps.reports
 	}
-	for _, m := range p.Models {
-		cm := cardModel{Name: m.Name()}
-		if id, ok := hubID(m.Ref); ok {
+	if p.Recipe.Base != nil {
+		c.Base = p.Recipe.Base.String()
+	}
+	for _, m := range from {
+		cm := cardModel{Name: m.ref.String(), Base: m.base}
+		if id, ok := hubID(m.ref); ok {
 			c.HubIDs = append(c.HubIDs, id)
 			cm.Link = hub.DefaultEndpoint + "/" + id
 		}
-		if p.Recipe.Base != nil && m.Ref.Same(*p.Recipe.Base) {
-			cm.Base = true
-			c.Base = m.Name()
-		}
-		for _, f := range m.Files() {
+		for _, f := range m.files {
 			cf, err := identify(f)
 			if err != nil {
 				return nil, err
@@ -166,7 +165,7 @@ func modelCard(p *plan.Plan, maps *aligned, report *repair.Report, measured *Eva
 		}
 		c.Models = append(c.Models, cm)
 	}
-	license, conflicts, notes := provenance.Judge(licenses(p))
+	license, conflicts, notes := provenance.Judge(licenses(from))
 	c.LicenseNotes = append(conflicts, notes...)
 	if provenance.Known(license) {
 		c.License = license

@@ -120,6 +120,11 @@ func Run(ctx context.Context, file, out string, o Options) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
+	return runAll(ctx, list, text, out, o)
+}
+
+// runAll merges by the recipes of a file.
+func runAll(ctx context.Context, list []*recipe.Recipe, text []byte, out string, o Options) (*Summary, error) {
 	if len(list) == 1 && o.Stages.Dir == "" {
 		list[0].Text = text
 		return RunRecipe(ctx, list[0], out, o)

@@ -19,13 +19,13 @@ import (
 )
 
 // licenses are the inputs with the licences that they state, without files.
-func licenses(p *plan.Plan) (list []provenance.Input) {
-	for _, m := range p.Models {
-		in := provenance.Input{Model: m.Name(), Base: p.Recipe.Base != nil && m.Ref.Same(*p.Recipe.Base), License: provenance.License(m.Dir)}
+func licenses(from []origin) (list []provenance.Input) {
+	for _, m := range from {
+		in := provenance.Input{Model: m.ref.String(), Base: m.base, License: provenance.License(m.dir)}
 		list = append(list, in)
-		if m.AdapterDir != "" {
-			if l := provenance.License(m.AdapterDir); l != "" && l != in.License {
-				list = append(list, provenance.Input{Model: m.Name(), License: l})
+		if m.adapterDir != "" {
+			if l := provenance.License(m.adapterDir); l != "" && l != in.License {
+				list = append(list, provenance.Input{Model: in.Model, License: l})
 			}
 		}
 	}
@@ -34,7 +34,8 @@ func licenses(p *plan.Plan) (list []provenance.Input) {
 
 // record writes what the output was made of.
 func (j *job) record(w *tensors.Writer) error {
-	license, conflicts, notes := provenance.Judge(licenses(j.p))
+	from := j.o.stages.origins(j.p)
+	license, conflicts, notes := provenance.Judge(licenses(from))
 	if j.o.Warn != nil {
 		for _, c := range conflicts {
 			j.o.Warn("licences: " + c)
@@ -50,9 +51,9 @@ func (j *job) record(w *tensors.Writer) error {
 	if kind := w.JoinedEngine(); kind != "" {
 		r.Options.Backend = kind
 	}
-	for _, m := range j.p.Models {
-		in := provenance.Input{Model: m.Name(), Base: j.p.Recipe.Base != nil && m.Ref.Same(*j.p.Recipe.Base), License: provenance.License(m.Dir)}
-		for _, path := range m.Files() {
+	for _, m := range from {
+		in := provenance.Input{Model: m.ref.String(), Base: m.base, License: provenance.License(m.dir)}
+		for _, path := range m.files {
 			f, err := provenance.Identify(path, j.o.Hash)
 			if err != nil {
 				return err
@@ -169,17 +170,17 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (*Verified, error)
 	if !o.Inputs && !o.Reproduce {
 		return v, nil
 	}
-	rec, err := recordedRecipe(dir, r, o)
+	list, text, err := recordedRecipes(dir, r, o)
 	if err != nil {
 		return nil, err
 	}
 	if o.Inputs {
-		if err := v.inputs(ctx, rec, r, o); err != nil {
+		if err := v.inputs(ctx, list, r, o); err != nil {
 			return nil, err
 		}
 	}
 	if o.Reproduce {
-		err = v.reproduce(ctx, rec, r, dir, o)
+		err = v.reproduce(ctx, list, text, r, dir, o)
 	}
 	return v, err
 }
@@ -190,25 +191,25 @@ func (v *Verified) judge(list []provenance.Finding) {
 	}
 }
 
-// recordedRecipe reads the recipe that the output was made by.
-func recordedRecipe(dir string, r *provenance.Record, o VerifyOptions) (*recipe.Recipe, error) {
+// recordedRecipes reads the recipe that the output was made by, or the recipes of its file, and their text.
+func recordedRecipes(dir string, r *provenance.Record, o VerifyOptions) ([]*recipe.Recipe, []byte, error) {
 	file := o.Recipe
 	if file == "" {
 		file = filepath.Join(dir, r.Recipe.Name)
 		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-			return nil, &InputError{fmt.Errorf("%s: is not there, so it is not known what to read; name the recipe with --recipe", file)}
+			return nil, nil, &InputError{fmt.Errorf("%s: is not there, so it is not known what to read; name the recipe with --recipe", file)}
 		}
 	}
 	state, err := provenance.Compare(file, r.Recipe)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if state != provenance.Same {
-		return nil, &InputError{fmt.Errorf("%s: is not the recipe that %s was made by (its SHA-256 is another); name that one with --recipe", file, dir)}
+		return nil, nil, &InputError{fmt.Errorf("%s: is not the recipe that %s was made by (its SHA-256 is another); name that one with --recipe", file, dir)}
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	from := o.From
 	if from == "" && o.Recipe == "" {
@@ -217,35 +218,31 @@ func recordedRecipe(dir string, r *provenance.Record, o VerifyOptions) (*recipe.
 	if from != "" { // where the recipe's paths start
 		file = filepath.Join(from, filepath.Base(file))
 	}
-	rec, err := recipe.Parse(file, text)
-	if err != nil {
-		return nil, err
-	}
-	return rec, nil
+	list, err := recipe.ParseAll(file, text)
+	return list, text, err
 }
 
 // inputs compares the files that the recipe reads with the recorded ones.
-func (v *Verified) inputs(ctx context.Context, rec *recipe.Recipe, r *provenance.Record, o VerifyOptions) error {
+func (v *Verified) inputs(ctx context.Context, list []*recipe.Recipe, r *provenance.Record, o VerifyOptions) error {
 	again := o.Merge.repeat(r)
 	if again.Plan.OpenAdapter == nil {
 		again.Plan.OpenAdapter = OpenAdapter
 	}
-	p, err := plan.Build(rec, again.Plan)
+	from, err := read(list, again)
 	if err != nil {
-		return &InputError{err}
+		return err
 	}
-	defer p.Close()
 	v.Inputs = map[string][]provenance.Finding{}
 	for _, want := range r.Inputs {
-		i := slices.IndexFunc(p.Models, func(m *plan.Model) bool { return m.Name() == want.Model })
+		i := slices.IndexFunc(from, func(m origin) bool { return m.ref.String() == want.Model })
 		var list []provenance.Finding
 		for k, f := range want.Files {
 			finding := provenance.Finding{File: f.Name, State: provenance.Missing}
-			if i >= 0 && k < len(p.Models[i].Files()) && filepath.Base(p.Models[i].Files()[k]) == f.Name {
+			if i >= 0 && k < len(from[i].files) && filepath.Base(from[i].files[k]) == f.Name {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				if finding.State, err = provenance.Compare(p.Models[i].Files()[k], f); err != nil {
+				if finding.State, err = provenance.Compare(from[i].files[k], f); err != nil {
 					return err
 				}
 			}
@@ -258,7 +255,7 @@ func (v *Verified) inputs(ctx context.Context, rec *recipe.Recipe, r *provenance
 }
 
 // reproduce merges again, beside the output, and compares.
-func (v *Verified) reproduce(ctx context.Context, rec *recipe.Recipe, r *provenance.Record, dir string, o VerifyOptions) error {
+func (v *Verified) reproduce(ctx context.Context, list []*recipe.Recipe, text []byte, r *provenance.Record, dir string, o VerifyOptions) error {
 	again := o.Merge.repeat(r)
 	if kindOf(again.Backend) != r.Options.Backend {
 		return &InputError{fmt.Errorf("%s was made by the backend %s, and others round differently; choose it with --backend", dir, r.Options.Backend)}
@@ -273,8 +270,10 @@ func (v *Verified) reproduce(ctx context.Context, rec *recipe.Recipe, r *provena
 	}
 	defer os.RemoveAll(place)
 	out := filepath.Join(place, filepath.Base(path)) // of the same name: the card has it as its title
-	rec.Search = nil
-	if _, err := RunRecipe(ctx, rec, out, again); err != nil {
+	if len(list) == 1 {
+		list[0].Search = nil // its numbers are found
+	}
+	if _, err := runAll(ctx, list, text, out, again); err != nil {
 		return err
 	}
 	for _, f := range r.Outputs {

@@ -88,7 +88,7 @@ func cardFiles(p *plan.Plan, maps *aligned, report *repair.Report, measured *Eva
 	if err := w.WriteFile("mergekit_config.yml", p.Recipe.Text); err != nil {
 		return err
 	}
-	card, err := modelCard(p, maps, report, measured, o.searched, out, o.Version)
+	card, err := modelCard(p, o.stages.origins(p), maps, report, measured, o.searched, out, o.Version)
 	if err != nil {
 		return err
 	}

@@ -59,6 +59,7 @@ type staging struct {
 	engine *stream.Engine // lends its kernels to fused stages; nil before there are values
 	dirs   map[*stages.Stage]string
 	keys   map[*stages.Stage]string
+	reads  map[*stages.Stage][]origin // of those that were planned: models that no stage makes
 
 	mu     sync.Mutex
 	values map[*plan.Stage]*stageValues
@@ -74,7 +75,7 @@ func newStaging(list []*recipe.Recipe, o Options) (*staging, error) {
 		return nil, err
 	}
 	g.Fuse(o.Plan.RNG, o.Stages.Keep || o.Stages.Dir != "")
-	st := &staging{g: g, o: o, dirs: map[*stages.Stage]string{}, keys: map[*stages.Stage]string{}, values: map[*plan.Stage]*stageValues{}}
+	st := &staging{g: g, o: o, dirs: map[*stages.Stage]string{}, keys: map[*stages.Stage]string{}, reads: map[*stages.Stage][]origin{}, values: map[*plan.Stage]*stageValues{}}
 	st.o.stages, st.o.Plan.OpenStage = st, st.open
 	return st, nil
 }
@@ -189,6 +190,7 @@ func PlanRecipes(list []*recipe.Recipe, o Options, see func(s *PlannedStage) err
 
 // key identifies everything that a stage's bytes depend on: recipe, inputs, options, program.
 func (st *staging) key(s *stages.Stage, p *plan.Plan) string {
+	st.reads[s] = direct(p)
 	if key := st.keys[s]; key != "" {
 		return key
 	}

@@ -1,0 +1,93 @@
+package merge
+
+import (
+	"path/filepath"
+	"slices"
+
+	"github.com/mergekit/mergekit/merge/plan"
+	"github.com/mergekit/mergekit/merge/recipe"
+	"github.com/mergekit/mergekit/merge/stages"
+)
+
+// origin is a model that an output was made of and that was there before: itself an input, or the input of a stage.
+type origin struct {
+	ref             recipe.ModelRef
+	dir, adapterDir string
+	files           []string
+	base            bool // it is the base model
+}
+
+func originOf(m *plan.Model, r *recipe.Recipe) origin {
+	return origin{m.Ref, m.Dir, m.AdapterDir, m.Files(), r.Base != nil && m.Ref.Same(*r.Base)}
+}
+
+// direct lists the inputs of a plan that no stage makes.
+func direct(p *plan.Plan) (list []origin) {
+	for _, m := range p.Models {
+		if m.Stage == nil {
+			list = append(list, originOf(m, p.Recipe))
+		}
+	}
+	return list
+}
+
+// origins lists what a plan's output is made of: its own inputs, then those of the stages that it uses. A nil staging has none.
+func (st *staging) origins(p *plan.Plan) []origin {
+	list := direct(p)
+	for _, m := range p.Models {
+		if m.Stage != nil {
+			list = st.below(list, st.g.Named(m.Stage.Name))
+		}
+	}
+	return list
+}
+
+// below adds what a stage is made of.
+func (st *staging) below(list []origin, s *stages.Stage) []origin {
+	for _, m := range st.reads[s] {
+		if !slices.ContainsFunc(list, func(o origin) bool { return o.ref.Same(m.ref) }) {
+			m.base = m.base && s == st.g.Output // other bases are those of stages
+			list = append(list, m)
+		}
+	}
+	for _, u := range s.Uses {
+		list = st.below(list, u)
+	}
+	return list
+}
+
+// read lists what the output of the recipes of a file is made of.
+func read(list []*recipe.Recipe, o Options) ([]origin, error) {
+	if len(list) == 1 {
+		p, err := plan.Build(list[0], o.Plan)
+		if err != nil {
+			return nil, &InputError{err}
+		}
+		defer p.Close()
+		return direct(p), nil
+	}
+	st, err := newStaging(list, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := st.check(nil); err != nil {
+		return nil, err
+	}
+	for _, s := range st.wanted() {
+		if st.reads[s] != nil {
+			continue
+		}
+		for _, ref := range s.Recipe.References() { // of a recipe that cannot be planned yet
+			if st.g.Named(ref.Path) != nil {
+				continue
+			}
+			m, err := plan.OpenModel(ref, filepath.Dir(s.Recipe.File), st.o.Plan)
+			if err != nil {
+				return nil, &InputError{err}
+			}
+			st.reads[s] = append(st.reads[s], originOf(m, s.Recipe))
+			m.Close()
+		}
+	}
+	return st.below(nil, st.g.Output), nil
+}
