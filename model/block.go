@@ -32,7 +32,7 @@ func (d *Description) Block(o Ops, kind LayerKind, x, cos, sin *Node) *Node {
 		a = d.norm(o, n.AttnPostNorm, a)
 	}
 	x = Add(x, a)
-	m := d.mlp(o, d.norm(o, n.MLPNorm, x))
+	m := d.feedForward(o, d.norm(o, n.MLPNorm, x))
 	if d.SandwichNorms {
 		m = d.norm(o, n.MLPPostNorm, m)
 	}
@@ -83,7 +83,15 @@ func (d *Description) attention(o Ops, kind LayerKind, x, cos, sin *Node) *Node 
 	return o.Linear(d.linear(n.O), Reshape(o.Attend(kind, q, k, v), b, s, d.Heads*d.HeadDim))
 }
 
-// mlp is the feed-forward part: down(act(up x)), or down(act(gate x) * up x) (Shazeer, 2020, "GLU variants").
+// feedForward is the part behind attention.
+func (d *Description) feedForward(o Ops, x *Node) *Node {
+	if d.Mixture != nil {
+		return d.mixture(o, x)
+	}
+	return d.mlp(o, x)
+}
+
+// mlp is a dense feed-forward part, or the shared expert of a mixture: down(act(up x)), or down(act(gate x) * up x) (Shazeer, 2020, "GLU variants").
 func (d *Description) mlp(o Ops, x *Node) *Node {
 	n, act := d.Names, activation[d.Activation]
 	var h *Node

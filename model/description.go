@@ -50,6 +50,7 @@ type Names struct {
 	FinalNorm, LMHead, Score           string // whole names
 	Pooler, Classifier                 string
 	ClassToken                         string // the whole name, of a model that reads images
+	Router, Experts, SharedGate        string // of a mixture, relative to the block; the last one weighs the shared expert
 }
 
 // Description is what a config.json means.
@@ -83,6 +84,7 @@ type Description struct {
 	LearnedPositions int // rows of the table of positions; 0: none
 	TokenTypes       int
 	Image            *Patches // what a model that reads images cuts them into; nil: it reads tokens
+	Mixture          *Mixture // every block's feed-forward part is a mixture of experts; nil: it is dense
 
 	Tied      bool // the head is the embedding
 	Head      HeadKind
@@ -139,10 +141,14 @@ func (d *Description) BlockLinears() []Linear {
 	add(n.K, d.Hidden, kvWidth)
 	add(n.V, d.Hidden, kvWidth)
 	add(n.O, qWidth, d.Hidden)
+	if d.Mixture != nil {
+		add(n.Router, d.Hidden, d.Mixture.Experts)
+	}
 	add(n.GateUp, d.Hidden, 2*d.FFN)
 	add(n.Gate, d.Hidden, d.FFN)
 	add(n.Up, d.Hidden, d.FFN)
 	add(n.Down, d.FFN, d.Hidden)
+	add(n.SharedGate, d.Hidden, 1)
 	return list
 }
 
@@ -166,6 +172,7 @@ func (d *Description) BlockTensors() []TensorSpec {
 			list = append(list, TensorSpec{l.Name + ".bias", []int{l.Out}})
 		}
 	}
+	list = append(list, d.expertTensors()...)
 	if d.QKNorm {
 		norm(n.QNorm, d.HeadDim)
 		norm(n.KNorm, d.HeadDim)

@@ -18,7 +18,8 @@ func (f *Family) hiddenKey() string {
 }
 
 // families lists what can be computed: one file each.
-var families = []*Family{llamaFamily, mistralFamily, qwen2Family, qwen3Family, gemmaFamily, gemma2Family, gemma3Family, phi3Family, gpt2Family, bertFamily, vitFamily}
+var families = []*Family{llamaFamily, mistralFamily, qwen2Family, qwen3Family, gemmaFamily, gemma2Family, gemma3Family, phi3Family, gpt2Family, bertFamily, vitFamily,
+	mixtralFamily, qwen2MoEFamily, qwen3MoEFamily, deepseekFamily}
 
 func familyOf(modelType string) *Family {
 	for _, f := range families {

@@ -18,7 +18,7 @@ import (
 const goldenForward = "../testdata/golden/forward/"
 
 // decoders lists the golden models that can continue a text: every family, with and without window.
-var decoders = []string{"gemma2", "gemma3", "gpt2", "llama", "llama-linear-rope", "llama-tied-bias", "llama-yarn-rope", "llama3-rope", "mistral-window", "phi3", "qwen2", "qwen3"}
+var decoders = []string{"gemma2", "gemma3", "gpt2", "llama", "llama-linear-rope", "llama-tied-bias", "llama-yarn-rope", "llama3-rope", "mistral-window", "mixtral", "phi3", "qwen2", "qwen2-moe", "qwen3", "qwen3-moe"}
 
 func load(t *testing.T, b compute.Backend, dir string, o model.Options) *model.Model {
 	t.Helper()

@@ -53,9 +53,10 @@ func (m *Model) lowest() int {
 	return len(m.blocks)
 }
 
-// saves reports whether the output of a map is kept for the way back: of all but the last one, whose value nothing needs.
+// saves reports whether the output of a map is kept for the way back: of all but the last one, whose value nothing needs. That of a
+// shared expert is weighed by a gate.
 func (m *Model) saves(s *stage, l Linear) bool {
-	return l.Name != m.D.Names.Down || m.D.SandwichNorms || m.D.PostNorm || s.adapters[l.Name].DoRA
+	return l.Name != m.D.Names.Down || m.D.Mixture != nil || m.D.SandwichNorms || m.D.PostNorm || s.adapters[l.Name].DoRA
 }
 
 // drops reports whether a stage drops.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
@@ -68,14 +70,16 @@ func (d *Description) stored(name string) string {
 	return name
 }
 
-// find returns the name in the checkpoint of a tensor of the class.
-func (s *source) find(name string) (tensors.Info, bool) { return s.d.Find(s.ckpt, name) }
+// find returns the tensor of the checkpoint that is one of the class, or the first of its pieces.
+func (s *source) find(name string) (tensors.Info, bool) {
+	if pieces, _ := s.d.Pieces(s.ckpt, name); pieces != nil {
+		return pieces[0], true
+	}
+	return tensors.Info{}, false
+}
 
-// Find returns the tensor of a checkpoint, or of a view of one, that the model's class calls name: files of the same model differ in
-// a prefix; old BERT files say gamma and beta.
-func (d *Description) Find(in interface {
-	Lookup(name string) (tensors.Info, bool)
-}, name string) (tensors.Info, bool) {
+// spellings lists the names that a tensor of the class has in files.
+func (d *Description) spellings(name string) []string {
 	name = d.stored(name)
 	names := []string{name}
 	for _, p := range d.Prefixes {
@@ -90,7 +94,14 @@ func (d *Description) Find(in interface {
 			}
 		}
 	}
-	for _, n := range names {
+	return names
+}
+
+// Find returns the tensor of a checkpoint, or of a view of one, that the model's class calls name: files of the same model differ in
+// a prefix; old BERT files say gamma and beta; Mixtral's files call the feed-forward part block_sparse_moe. Experts may be stored apart,
+// which Pieces finds.
+func (d *Description) Find(in lookuper, name string) (tensors.Info, bool) {
+	for _, n := range d.spellings(name) {
 		if info, ok := in.Lookup(n); ok {
 			return info, true
 		}
@@ -99,6 +110,11 @@ func (d *Description) Find(in interface {
 				if info, ok := in.Lookup(old); ok {
 					return info, true
 				}
+			}
+		}
+		if d.Mixture != nil {
+			if info, ok := in.Lookup(strings.Replace(n, ".mlp.", ".block_sparse_moe.", 1)); ok {
+				return info, true
 			}
 		}
 	}
@@ -115,29 +131,71 @@ func oldBERT(name string) string {
 	return name
 }
 
-// view returns the tensor of that name and shape.
-func (s *source) view(name string, shape []int) (tensors.View, error) {
-	info, ok := s.find(name)
-	if !ok {
-		return tensors.View{}, &MissingError{s.ckpt.Path(), name, shape}
+// views returns the pieces of the tensor of that name and shape, all of one dtype.
+func (s *source) views(name string, shape []int) ([]tensors.View, error) {
+	pieces, have := s.d.Pieces(s.ckpt, name)
+	if pieces == nil {
+		return nil, &MissingError{s.ckpt.Path(), name, shape}
 	}
-	if fmt.Sprint(info.Shape) != fmt.Sprint(shape) {
-		return tensors.View{}, &ShapeError{s.ckpt.Path(), info.Name, info.Shape, shape}
+	if !slices.Equal(have, shape) {
+		return nil, &ShapeError{s.ckpt.Path(), pieces[0].Name, have, shape}
 	}
-	return s.ckpt.View(info.Name)
+	var list []tensors.View
+	for _, p := range pieces {
+		v, err := s.ckpt.View(p.Name)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	return list, nil
+}
+
+// release gives the pages of views back.
+func (s *source) release(list []tensors.View) {
+	for _, v := range list {
+		s.ckpt.Release(v.Name, 0, int64(len(v.Data)))
+	}
+}
+
+// convert puts pieces end to end in another dtype.
+func (s *source) convert(list []tensors.View, to tensors.DType) ([]byte, error) {
+	n := int64(0)
+	for _, v := range list {
+		n += v.Elems()
+	}
+	data := make([]byte, n*int64(to.Size()))
+	at := int64(0)
+	for _, v := range list {
+		end := at + v.Elems()*int64(to.Size())
+		if err := tensors.Convert(data[at:end], to, v.Data, v.DType); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", s.ckpt.Path(), v.Name, err)
+		}
+		s.ckpt.Release(v.Name, 0, int64(len(v.Data)))
+		at = end
+	}
+	return data, nil
 }
 
 // floats returns a tensor's values in float32.
 func (s *source) floats(name string, shape []int) ([]float32, error) {
-	v, err := s.view(name, shape)
+	list, err := s.views(name, shape)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]float32, v.Elems())
-	if err := tensors.DecodeFloat32(out, v.Data, v.DType); err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", s.ckpt.Path(), v.Name, err)
+	defer s.release(list)
+	n := int64(0)
+	for _, v := range list {
+		n += v.Elems()
 	}
-	s.ckpt.Release(v.Name, 0, int64(len(v.Data)))
+	out := make([]float32, n)
+	at := int64(0)
+	for _, v := range list {
+		if err := tensors.DecodeFloat32(out[at:at+v.Elems()], v.Data, v.DType); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", s.ckpt.Path(), v.Name, err)
+		}
+		at += v.Elems()
+	}
 	return out, nil
 }
 
@@ -147,27 +205,32 @@ var storage = map[tensors.DType]dtypes.DType{tensors.F32: dtypes.Float32, tensor
 // upload copies a tensor from the mapped file to the device once. keep leaves it in the dtype of the file where the backend can
 // compute with it; otherwise it becomes float32.
 func (s *source) upload(b compute.Backend, device compute.DeviceNum, name string, shape []int, keep bool) (*gt.Tensor, error) {
-	v, err := s.view(name, shape)
+	list, err := s.views(name, shape)
 	if err != nil {
 		return nil, err
 	}
-	defer s.ckpt.Release(v.Name, 0, int64(len(v.Data)))
-	data, dtype := v.Data, storage[v.DType]
-	if dtype == dtypes.InvalidDType || (!keep && dtype != dtypes.Float32) {
-		if !v.DType.IsFloat() {
-			return nil, fmt.Errorf("%s: %s has dtype %v, which is no float type; dequantise the checkpoint first", s.ckpt.Path(), v.Name, v.DType)
+	defer s.release(list)
+	first := list[0]
+	data, dtype := first.Data, storage[first.DType]
+	switch {
+	case dtype == dtypes.InvalidDType || (!keep && dtype != dtypes.Float32):
+		if !first.DType.IsFloat() {
+			return nil, fmt.Errorf("%s: %s has dtype %v, which is no float type; dequantise the checkpoint first", s.ckpt.Path(), first.Name, first.DType)
 		}
-		data, dtype = make([]byte, 4*v.Elems()), dtypes.Float32
-		if err := tensors.Convert(data, tensors.F32, v.Data, v.DType); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", s.ckpt.Path(), v.Name, err)
-		}
+		dtype = dtypes.Float32
+		data, err = s.convert(list, tensors.F32)
+	case len(list) > 1:
+		data, err = s.convert(list, first.DType)
+	}
+	if err != nil {
+		return nil, err
 	}
 	t, err := gt.FromRaw(b, device, shapes.Make(dtype, shape...), data)
 	if err != nil {
 		if full := outOfMemory(err); full != nil {
 			return nil, full
 		}
-		return nil, fmt.Errorf("%s: %s: copying it to the device: %w", s.ckpt.Path(), v.Name, err)
+		return nil, fmt.Errorf("%s: %s: copying it to the device: %w", s.ckpt.Path(), first.Name, err)
 	}
 	return t, nil
 }

@@ -138,20 +138,31 @@ const collectEvery = 128 << 20
 func reader(d *model.Description, w align.Weights) func(name string, shape []int) ([]float32, error) {
 	waiting := 0
 	return func(name string, shape []int) ([]float32, error) {
-		info, ok := d.Find(w, name)
-		if !ok {
+		pieces, have := d.Pieces(w, name)
+		if pieces == nil {
 			return nil, &model.MissingError{Checkpoint: "the weights", Tensor: name, Shape: shape}
 		}
-		if !slices.Equal(info.Shape, shape) {
-			return nil, &model.ShapeError{Checkpoint: "the weights", Tensor: info.Name, Have: info.Shape, Want: shape}
+		if !slices.Equal(have, shape) {
+			return nil, &model.ShapeError{Checkpoint: "the weights", Tensor: pieces[0].Name, Have: have, Want: shape}
 		}
 		if waiting > collectEvery {
 			runtime.GC()
 			waiting = 0
 		}
-		x, err := w.Read(info.Name)
+		var x []float32
+		for _, p := range pieces {
+			part, err := w.Read(p.Name)
+			if err != nil {
+				return nil, err
+			}
+			if len(pieces) == 1 {
+				x = part
+			} else {
+				x = append(x, part...)
+			}
+		}
 		waiting += 4 * len(x)
-		return x, err
+		return x, nil
 	}
 }
 

@@ -37,6 +37,9 @@ func Transformer(ctx context.Context, a, b Parent, batches [][]model.Input, o Op
 		return nil, err
 	}
 	defer t.close()
+	if t.d.Mixture != nil {
+		return nil, bad("a %s has experts that see some of the tokens, which PLeaS does not fit; merge it by another method", t.d.ModelType)
+	}
 	if len(batches) > 2 {
 		return nil, bad("%d sets of data for two models", len(batches))
 	}

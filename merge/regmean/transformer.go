@@ -16,6 +16,9 @@ func Transformer(ctx context.Context, d *model.Description, models []align.Weigh
 	if err := o.complete(len(models), len(data)); err != nil {
 		return nil, nil, err
 	}
+	if d.Mixture != nil {
+		return nil, nil, bad("a %s has experts that see some of the tokens, which regression means do not fit; merge it by another method", d.ModelType)
+	}
 	var values []map[string]model.Tensor
 	for i, w := range models {
 		v, err := read(w, o.Names[i], d.Shapes(), func(name string) string {

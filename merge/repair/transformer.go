@@ -28,6 +28,9 @@ func Transformer(ctx context.Context, m *model.Model, merged align.Weights, pare
 	case ResetNorm:
 		return nil, nil, &model.InputError{Msg: fmt.Sprintf("repair mode reset_norm resets the running statistics of batch norms, and a %s has none; use activations", d.ModelType)}
 	case Activations:
+		if d.Mixture != nil {
+			return nil, nil, &model.InputError{Msg: fmt.Sprintf("a %s has experts that see some of the tokens, whose units are not repaired; leave repair out", d.ModelType)}
+		}
 	default:
 		return nil, nil, unknownMode(o.Mode)
 	}
