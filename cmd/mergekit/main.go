@@ -174,7 +174,7 @@ EXIT STATUS
 	root.PersistentFlags().Bool("json", false, "machine-readable output: one JSON object per line")
 	registerHub(root)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newDownloadCommand())
+	root.AddCommand(newDownloadCommand(), newPushCommand())
 	root.AddCommand(newMergeCommand(), newPlanCommand(), newInspectCommand(), newDiffCommand(), newMethodsCommand(),
 		newConvertCommand(), newConvertConfigCommand(), newTokenizeCommand(), newBackendsCommand(), newVersionCommand(),
 		newLogitsCommand(), newGenerateCommand(), newEvalCommand(), newInitCommand())
