@@ -1,6 +1,7 @@
 package surgeon
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"sync/atomic"
@@ -16,6 +17,7 @@ type approximator interface {
 
 // site is one matrix of the model, and what is known about it when tokens are approximated.
 type site struct {
+	ctx          context.Context
 	o            *Options
 	name         string
 	head         bool

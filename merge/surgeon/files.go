@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -29,7 +30,7 @@ func (f *outputFiles) write(w *tensors.Writer) error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.copies)) {
-		if err := w.CopyFile(name, f.copies[name]); err != nil {
+		if err := checkpoint.CopyFile(w, name, f.copies[name]); err != nil {
 			return err
 		}
 	}
@@ -100,7 +101,11 @@ func (t *transplant) configuration() ([]byte, error) {
 			}
 		}
 	}
-	return arch.PatchConfig(t.model.raw, set)
+	raw, err := checkpoint.PlainConfig(t.model.raw)
+	if err != nil {
+		return nil, err
+	}
+	return arch.PatchConfig(raw, set)
 }
 
 // tokenID is a configuration's id of a special token; ok is false where it does not say.

@@ -33,6 +33,9 @@ func (p *pursuit) rows(out []float32, ids []int32) error {
 		if len(open) == 0 {
 			break
 		}
+		if err := s.ctx.Err(); err != nil {
+			return err
+		}
 		best := make([]candidate, len(open))
 		for i := range best {
 			best[i].at = -1

@@ -113,6 +113,9 @@ func (p *turning) rows(out []float32, ids []int32) error {
 	row, own := make([]float32, d), make([]float32, e)
 	wide, turned, ownWide, ownTurned := make([]float64, d), make([]float64, d), make([]float64, e), make([]float64, e)
 	for range min(s.o.K, len(s.marks.inDonor)) {
+		if err := s.ctx.Err(); err != nil {
+			return err
+		}
 		best := make([]candidate, n)
 		for i := range best {
 			best[i].at = -1

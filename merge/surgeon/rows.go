@@ -8,34 +8,45 @@ import (
 
 // rows are the rows of a matrix in a file, decoded when they are asked for.
 type rows struct {
-	view     tensors.View
+	*tensors.Reader
 	n, width int
+	size     int // bytes of a row
 }
 
 func openRows(c *tensors.Checkpoint, name string) (*rows, error) {
-	v, err := c.View(name)
+	r, err := c.Reader(name)
 	if err != nil {
 		return nil, err
 	}
-	return &rows{v, v.Shape[0], v.Shape[1]}, nil
+	return &rows{r, r.Shape[0], r.Shape[1], r.Shape[1] * r.DType.Size()}, nil
+}
+
+// raw are the bytes of n rows from row i on.
+func (r *rows) raw(i, n int) ([]byte, error) {
+	return r.Bytes(int64(i)*int64(r.size), int64(n)*int64(r.size), nil)
 }
 
 // read decodes row i into w.
 func (r *rows) read(w []float32, i int) error {
-	size := r.width * r.view.DType.Size()
-	return tensors.DecodeFloat32(w, r.view.Data[i*size:(i+1)*size], r.view.DType)
+	raw, err := r.raw(i, 1)
+	if err != nil {
+		return err
+	}
+	return tensors.DecodeFloat32(w, raw, r.DType)
 }
 
 // gather decodes some rows, one below the other. Runs of ids are decoded at once.
 func (r *rows) gather(w []float32, ids []int32) error {
-	size := r.width * r.view.DType.Size()
 	for k := 0; k < len(ids); {
 		run := 1
 		for k+run < len(ids) && ids[k+run] == ids[k]+int32(run) {
 			run++
 		}
-		from := int(ids[k]) * size
-		if err := tensors.DecodeFloat32(w[k*r.width:(k+run)*r.width], r.view.Data[from:from+run*size], r.view.DType); err != nil {
+		raw, err := r.raw(int(ids[k]), run)
+		if err != nil {
+			return err
+		}
+		if err := tensors.DecodeFloat32(w[k*r.width:(k+run)*r.width], raw, r.DType); err != nil {
 			return err
 		}
 		k += run

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/mergekit/mergekit/arch"
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/finetune/adapter"
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -30,9 +31,12 @@ type subject struct {
 const maxVocabulary = 1 << 22
 
 func openSubject(dir string) (*subject, error) {
-	c, err := tensors.Open(dir)
+	c, err := checkpoint.Open(dir)
 	if err != nil {
 		return nil, err
+	}
+	if dir, err = checkpoint.Directory(dir); err != nil { // of a GGUF file, where its configuration and tokenizer are
+		return nil, errors.Join(err, c.Close())
 	}
 	s := &subject{dir: dir, ckpt: c}
 	if err := s.read(); err != nil {

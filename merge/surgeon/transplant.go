@@ -159,7 +159,7 @@ func (t *transplant) plan() error {
 
 // operate plans one matrix.
 func (t *transplant) operate(name string, head bool) error {
-	s := &site{o: t.o, name: name, head: head, model: t.model, donor: t.donor, marks: &landmarks{}}
+	s := &site{ctx: t.ctx, o: t.o, name: name, head: head, model: t.model, donor: t.donor, marks: &landmarks{}}
 	var err error
 	if s.marks.model, err = openRows(t.model.ckpt, name); err != nil {
 		return err
@@ -273,30 +273,38 @@ func (t *transplant) piece(w *tensors.Writer, i int, lo, hi int64) (int64, error
 	if op := t.sites[info.Name]; op != nil {
 		return t.matrix(w, i, op, int(lo), int(hi))
 	}
-	v, err := t.model.ckpt.View(info.Name)
+	if t.biases[info.Name] {
+		return t.bias(w, i, info.Name)
+	}
+	r, err := t.model.ckpt.Reader(info.Name)
 	if err != nil {
 		return 0, err
 	}
-	if t.biases[info.Name] {
-		return t.bias(w, i, v)
-	}
-	if err := w.WriteAt(i, v.Data[lo:hi], lo); err != nil {
+	data, err := r.Bytes(lo, hi-lo, nil)
+	if err != nil {
 		return 0, err
 	}
-	t.model.ckpt.Release(info.Name, lo, hi-lo)
+	if err := w.WriteAt(i, data, lo); err != nil {
+		return 0, err
+	}
+	r.Release(lo, hi-lo)
 	return hi - lo, nil
 }
 
 // matrix writes rows lo to hi of a matrix.
 func (t *transplant) matrix(w *tensors.Writer, i int, op *operation, lo, hi int) (int64, error) {
 	r := op.site.marks.model
-	size := r.width * r.view.DType.Size()
+	size := r.size
 	out := make([]byte, (hi-lo)*size)
 	var ids []int32
 	for id := lo; id < hi; id++ {
 		switch from := op.origins[id]; from.kind {
 		case copied:
-			copy(out[(id-lo)*size:][:size], r.view.Data[int(from.from)*size:])
+			raw, err := r.raw(int(from.from), 1)
+			if err != nil {
+				return 0, err
+			}
+			copy(out[(id-lo)*size:][:size], raw)
 		case approximated:
 			ids = append(ids, int32(id))
 		}
@@ -308,7 +316,7 @@ func (t *transplant) matrix(w *tensors.Writer, i int, op *operation, lo, hi int)
 		}
 		t.change(op.site, made, ids)
 		for k, id := range ids {
-			if err := tensors.EncodeFloat32(out[(int(id)-lo)*size:][:size], r.view.DType, made[k*r.width:(k+1)*r.width]); err != nil {
+			if err := tensors.EncodeFloat32(out[(int(id)-lo)*size:][:size], r.DType, made[k*r.width:(k+1)*r.width]); err != nil {
 				return 0, err
 			}
 		}
@@ -335,7 +343,11 @@ func (t *transplant) change(s *site, made []float32, ids []int32) {
 }
 
 // bias writes a vector over the vocabulary: what the model has of the donor's tokens, and zeros.
-func (t *transplant) bias(w *tensors.Writer, i int, v tensors.View) (int64, error) {
+func (t *transplant) bias(w *tensors.Writer, i int, name string) (int64, error) {
+	v, err := t.model.ckpt.View(name)
+	if err != nil {
+		return 0, err
+	}
 	size := v.DType.Size()
 	out := make([]byte, t.size*size)
 	for id := range t.size {
