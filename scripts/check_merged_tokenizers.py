@@ -297,7 +297,7 @@ def compare_peer(check, peer, text, folder, name, out, tok):
     """The peer's output of the same recipe, token by token."""
     file = folder / f"{name}.yml"
     theirs = folder / f"{name}-peer"
-    done = subprocess.run([str(pathlib.Path(peer) / "mergekit-yaml"), str(file), str(theirs), "--allow-crimes"], capture_output=True, cwd=folder)
+    done = subprocess.run([str(pathlib.Path(peer) / "mergekit-yaml"), str(file), str(theirs), "--allow-crimes", "--no-write-model-card"], capture_output=True, cwd=folder)
     if done.returncode or not (theirs / "config.json").exists():
         return "the peer fails: " + done.stderr.decode().strip().splitlines()[-1][:160]
     other = AutoTokenizer.from_pretrained(theirs)

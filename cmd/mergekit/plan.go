@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -113,11 +115,32 @@ func printPlan(cmd *cobra.Command, p *plan.Plan, threads int) {
 		kind = "inferred from the tensors' names"
 	}
 	fmt.Printf("\n%s of %d models; architecture: %s\n", p.Method.Name, len(p.Models), kind)
-	for _, line := range append(alignPlanText(p), searchPlanText(p)...) {
+	for _, line := range slices.Concat(alignPlanText(p), vocabularyPlanText(p), searchPlanText(p)) {
 		fmt.Println(line)
 	}
 	fmt.Printf("%d tensors, %s parameters; reads about %s, writes %s; needs about %s of memory beside the mapped files\n",
 		len(p.Outputs()), count(p.Elements()), bytesText(p.BytesRead()), bytesText(p.BytesWritten()), bytesText(memory))
+}
+
+// vocabularyPlanText says which tokens the output has, where the recipe asks for a tokenizer.
+func vocabularyPlanText(p *plan.Plan) (lines []string) {
+	if v := p.Vocabulary; v != nil {
+		tokens := len(v.Tokenizer.Vocabulary())
+		line := fmt.Sprintf("vocabulary: %d tokens, %d of them new, %d taken out, in %d rows; from %s", tokens, len(v.Tokenizer.New), len(v.Tokenizer.Removed), v.Rows, filepath.Join(v.Dir, "tokenizer.json"))
+		lines = append(lines, line)
+	}
+	if p.Template != "" {
+		lines = append(lines, fmt.Sprintf("chat template: %s", templateName(p.Recipe)))
+	}
+	return lines
+}
+
+// templateName is a chat template as the recipe has it: its name, or that it is one of the recipe's own.
+func templateName(r *recipe.Recipe) string {
+	if r.ChatTemplate == "auto" || slices.Contains(recipe.ChatTemplates(), r.ChatTemplate) {
+		return r.ChatTemplate
+	}
+	return "the recipe's own"
 }
 
 // alignPlanText says what is aligned before the merge.

@@ -143,6 +143,18 @@ func (p *Plan) MarshalJSON() ([]byte, error) {
 		Params map[string]any `json:"parameters,omitempty"`
 		Base   bool           `json:"base,omitempty"`
 	}
+	type token struct {
+		ID      int    `json:"id"`
+		Text    string `json:"token"`
+		Special bool   `json:"special,omitempty"`
+	}
+	type tokens struct {
+		From    string  `json:"tokenizer_of"`
+		Tokens  int     `json:"tokens"`
+		Rows    int     `json:"rows"`
+		New     []token `json:"new"`
+		Removed []token `json:"removed"`
+	}
 	type output struct {
 		Name   string         `json:"name"`
 		Shape  []int          `json:"shape"`
@@ -162,8 +174,19 @@ func (p *Plan) MarshalJSON() ([]byte, error) {
 		Warnings     []string       `json:"warnings"`
 		Aligned      []string       `json:"aligned,omitempty"`
 		Reference    string         `json:"reference,omitempty"`
+		Vocabulary   *tokens        `json:"vocabulary,omitempty"`
+		Template     string         `json:"chat_template,omitempty"`
 		Tensors      []output       `json:"tensors"`
-	}{p.Method.Name, p.Arch.Name, p.Arch.Inferred, p.Elements(), p.BytesRead(), p.BytesWritten(), p.Config, append([]string{}, p.Warnings...), nil, "", nil}
+	}{p.Method.Name, p.Arch.Name, p.Arch.Inferred, p.Elements(), p.BytesRead(), p.BytesWritten(), p.Config, append([]string{}, p.Warnings...), nil, "", nil, p.Template, nil}
+	if v := p.Vocabulary; v != nil {
+		out.Vocabulary = &tokens{v.Dir, len(v.Tokenizer.Vocabulary()), v.Rows, []token{}, []token{}}
+		for _, one := range v.Tokenizer.New {
+			out.Vocabulary.New = append(out.Vocabulary.New, token{one.ID, one.Text, one.Special})
+		}
+		for _, one := range v.Tokenizer.Removed {
+			out.Vocabulary.Removed = append(out.Vocabulary.Removed, token{one.ID, one.Text, one.Special})
+		}
+	}
 	if a := p.Aligned; a != nil {
 		for _, m := range a.Models {
 			out.Aligned = append(out.Aligned, m.Name())
