@@ -16,7 +16,7 @@ import (
 // Checkpoint writes the checkpoint at src (a directory, an index or a file, in any format but GGUF, which FromGGUF has) to the directory
 // out: float tensors as o.DType, all others as they are, in the same order, with the files beside the weights. In config.json the dtype
 // follows, and quantised weights, which are written as what they stand for, are no longer mentioned. A converted value is rounded to
-// nearest, ties to even.
+// nearest, ties to even; what is too large for an 8-bit float becomes the largest that there is.
 func Checkpoint(ctx context.Context, src, out string, o Options) (*Report, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -112,7 +112,7 @@ func (m *reading) bytes(b *buffers, off, n int64) ([]byte, error) {
 		return data, err
 	}
 	out := grown(&b.out, int(n))
-	if err := tensors.Convert(out, m.to, data, m.r.DType); err != nil {
+	if err := tensors.ConvertSaturating(out, m.to, data, m.r.DType); err != nil {
 		return nil, fmt.Errorf("tensor %q: %w", m.r.Name, err)
 	}
 	return out, nil

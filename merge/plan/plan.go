@@ -377,6 +377,10 @@ func parseDType(name string) (tensors.DType, bool) {
 		return tensors.F16, true
 	case "bfloat16":
 		return tensors.BF16, true
+	case "float8_e4m3fn":
+		return tensors.F8E4M3, true
+	case "float8_e5m2":
+		return tensors.F8E5M2, true
 	case "int64":
 		return tensors.I64, true
 	}

@@ -283,12 +283,12 @@ func (d *decoder) place(x node, what string) (path, revision string, ok bool) {
 	return path, revision, ok
 }
 
-var dtypes = []string{"bfloat16", "float16", "float32", "float64", "int64"}
+var dtypes = []string{"bfloat16", "float16", "float32", "float64", "float8_e4m3fn", "float8_e5m2", "int64"}
 
 // otherDTypes are spellings of other programs.
 var otherDTypes = map[string]string{
 	"bf16": "bfloat16", "brain": "bfloat16", "fp16": "float16", "f16": "float16", "half": "float16", "float": "float32", "fp32": "float32",
-	"f32": "float32", "single": "float32", "full": "float32", "fp64": "float64", "f64": "float64", "double": "float64", "long": "int64", "i64": "int64",
+	"f32": "float32", "single": "float32", "full": "float32", "fp64": "float64", "f64": "float64", "double": "float64", "fp8": "float8_e4m3fn", "f8": "float8_e4m3fn", "float8": "float8_e4m3fn", "float8_e4m3": "float8_e4m3fn", "long": "int64", "i64": "int64",
 }
 
 // dtype decodes the name of a dtype, which recipes may write with "torch." before it.

@@ -55,8 +55,8 @@ func TestErrors(t *testing.T) {
 		{"+dtype: torch.half\n", `3:8: unknown dtype "torch.half"; did you mean "float16"?`},
 		{"+out_dtype: FP16\n", `3:12: unknown out_dtype "FP16"; did you mean "float16"?`},
 		{"+dtype: bflaot16\n", `3:8: unknown dtype "bflaot16"; did you mean "bfloat16"?`},
-		{"+dtype: int8\n", `3:8: unknown dtype "int8"; it is one of bfloat16, float16, float32, float64 and int64`},
-		{"+dtype: auto\n", `3:8: unknown dtype "auto"; it is one of bfloat16, float16, float32, float64 and int64`},
+		{"+dtype: int8\n", `3:8: unknown dtype "int8"; it is one of bfloat16, float16, float32, float64, float8_e4m3fn, float8_e5m2 and int64`},
+		{"+dtype: auto\n", `3:8: unknown dtype "auto"; it is one of bfloat16, float16, float32, float64, float8_e4m3fn, float8_e5m2 and int64`},
 		{"+dtype: 16\n", "3:8: dtype must be text; here is the number 16 (put it in quotes if it is meant as text)"},
 
 		// References.

@@ -268,7 +268,7 @@ func (d *Derived) copied(w *worker, i int, dst []byte, off int64) error {
 		return err
 	}
 	if in.DType() != d.job.Out {
-		if err := tensors.Convert(dst, d.job.Out, src, in.DType()); err != nil {
+		if err := tensors.ConvertSaturating(dst, d.job.Out, src, in.DType()); err != nil {
 			return fmt.Errorf("%s: %w", t.Name, err)
 		}
 		return nil

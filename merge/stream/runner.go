@@ -133,7 +133,7 @@ func (r *runner) copy(i int) error {
 		}
 		if in.DType() != r.job.Out {
 			dst := w.output(n * size)
-			if err := tensors.Convert(dst, r.job.Out, src, in.DType()); err != nil {
+			if err := tensors.ConvertSaturating(dst, r.job.Out, src, in.DType()); err != nil {
 				return fmt.Errorf("%s: %w", t.Name, err)
 			}
 			src = dst

@@ -56,7 +56,7 @@ func (r *runner) Write(t *method.Task, x []float32) error {
 	size := int64(r.job.Out.Size())
 	return r.chunks(func(w *worker, off, n int64) error {
 		dst := w.output(n * size)
-		if err := tensors.EncodeFloat32(dst, r.job.Out, x[off:off+n]); err != nil {
+		if err := tensors.EncodeSaturating(dst, r.job.Out, x[off:off+n]); err != nil {
 			return fmt.Errorf("%s: %w", t.Name, err)
 		}
 		if bad := r.notFinite(dst, x[off:off+n]); bad > 0 {

@@ -175,7 +175,7 @@ func (w *worker) input(c *call, i int, u *unit) ([]byte, error) {
 func (w *worker) emitted(c *call, data []byte, u *unit) error {
 	if _, as := emitDType(c.job.Out); as != c.job.Out {
 		dst := w.buffer("encoded", u.n*int64(c.job.Out.Size()))
-		if err := tensors.Convert(dst, c.job.Out, data, as); err != nil {
+		if err := tensors.ConvertSaturating(dst, c.job.Out, data, as); err != nil {
 			return err
 		}
 		data = dst
