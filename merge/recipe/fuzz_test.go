@@ -119,3 +119,42 @@ func evaluate(r *Recipe) {
 		slices(m.Slices)
 	}
 }
+
+// FuzzParseAll wants of any file: errors with positions, or recipes whose texts make up the file and read back as what they are.
+func FuzzParseAll(f *testing.F) {
+	f.Add([]byte(two))
+	f.Add([]byte("---\n---\nmerge_method: linear\nmodels: [{model: &a a}]\n...\n%YAML 1.1\n---\nname: x\nmerge_method: linear\nmodels: [{model: a}]\n"))
+	f.Add([]byte(strings.Repeat("merge_method: linear\nmodels: [{model: a}]\n---\n", 101)))
+	f.Add([]byte("merge_method: linear\nmodels: [{model: &a a}]\n---\nmerge_method: linear\nmodels: [{model: *a}]\n"))
+	f.Add([]byte(everyEvaluateKey + "\n---\n" + everyEvaluateKey))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		list, err := ParseAll("r.yml", data)
+		if err != nil {
+			if list != nil {
+				t.Error("recipes and an error")
+			}
+			checkErrors(t, err)
+			return
+		}
+		if len(list) == 0 || len(list) > strictyaml.MaxDocuments {
+			t.Fatal(len(list), "recipes")
+		}
+		size := 0
+		for _, r := range list {
+			size += len(r.Text)
+			if bytes.ContainsAny(data, "\r\u0085\u2028\u2029") || bytes.Contains(data, []byte("%")) {
+				continue // other ends of lines than those that texts are cut at, and directives before a document
+			}
+			again, err := Parse("r.yml", r.Text)
+			if err != nil {
+				t.Fatalf("%q: %v", r.Text, err)
+			}
+			if again.Fingerprint() != r.Fingerprint() {
+				t.Errorf("%q reads back as another recipe", r.Text)
+			}
+		}
+		if size > len(data) {
+			t.Errorf("%d characters of text in a file of %d", size, len(data))
+		}
+	})
+}

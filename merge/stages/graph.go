@@ -129,15 +129,22 @@ func checkName(name string) string {
 	return ""
 }
 
+// mostStrange is how many references of a recipe that are no document's name are compared with the names.
+const mostStrange = 200
+
 // link finds the stages that a stage uses.
 func (g *Graph) link(s *Stage) (errs []error) {
 	r := s.Recipe
+	strange := 0
 	add := func(ref recipe.ModelRef) {
 		u := g.named[ref.Path]
 		bad := func(format string, args ...any) {
 			errs = append(errs, &recipe.Error{File: r.File, Pos: ref.Pos, Msg: fmt.Sprintf(format, args...)})
 		}
 		if u == nil {
+			if strange++; strange > mostStrange { // a file that has more is not one that somebody mistyped
+				return
+			}
 			if near := g.meant(r, ref); near != "" {
 				bad("%s is no document of this file and no model here; did you mean %q?", ref.Path, near)
 			}

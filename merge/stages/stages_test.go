@@ -1,6 +1,7 @@
 package stages
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -185,4 +186,42 @@ func TestFuse(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzBuild wants of any recipes an order in which each comes behind what it uses, or errors with places.
+func FuzzBuild(f *testing.F) {
+	f.Add(doc("one", "linear", "", "two") + doc("two", "linear", "", "one") + doc("", "linear", "", "one"))
+	f.Add(doc("one", "slerp", "x", "y") + doc("", "ties", "one", "one+z", "two@main") + doc("two", "linear", "", "one"))
+	f.Add("name: 'a b'\nmerge_method: linear\nmodels: [{model: 'a b'}]\n---\nname: 1\nmerge_method: x\nmodels: [{model: '1'}]\n")
+	f.Add(strings.Repeat(doc("same", "linear", "", "same"), 50))
+	f.Fuzz(func(t *testing.T, text string) {
+		list, err := recipe.ParseAll("f.yml", []byte(text))
+		if err != nil {
+			return
+		}
+		g, err := Build(list)
+		if err != nil {
+			var e *recipe.Error
+			if !errors.As(err, &e) || e.Pos.Line < 1 {
+				t.Errorf("%v has no place", err)
+			}
+			return
+		}
+		g.Fuse(method.Counter, false)
+		seen := map[*Stage]bool{}
+		for _, s := range g.Stages {
+			for _, u := range s.Uses {
+				if !seen[u] {
+					t.Errorf("%s before %s, which it uses", s.Label(), u.Label())
+				}
+			}
+			seen[s] = true
+			if s.Fused == (s.Why != "") && len(s.UsedBy) > 0 {
+				t.Errorf("%s: fused %t, %q", s.Label(), s.Fused, s.Why)
+			}
+		}
+		if len(seen) != len(list) || !seen[g.Output] || g.Output.Fused {
+			t.Error("stages are missing")
+		}
+	})
 }
