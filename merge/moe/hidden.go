@@ -19,7 +19,7 @@ const mostTokens = 8192
 // tokenize turns every prompt into ids: the token that begins a text, if the tokenizer has one, and the prompt, with no other special
 // tokens.
 func (p *Plan) tokenize(groups []promptGroup) (map[string][]int32, error) {
-	t, err := tokenizer.Open(p.Base.Dir)
+	t, err := tokenizer.Open(p.Base.TokenizerDir())
 	if err != nil {
 		return nil, err
 	}

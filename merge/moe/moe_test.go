@@ -470,6 +470,79 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestConfigs assembles the configurations of configs/moe.
+func TestConfigs(t *testing.T) {
+	files, err := filepath.Glob("../../configs/moe/*.yml")
+	if err != nil || len(files) < 4 {
+		t.Fatal(len(files), "configurations", err)
+	}
+	for _, f := range files {
+		out := filepath.Join(t.TempDir(), "out")
+		s, err := moe.Run(context.Background(), f, out, options())
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		c, err := tensors.Open(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(c.Names()); n != s.Tensors || n == 0 {
+			t.Errorf("%s: %d tensors written, %d reported", f, n, s.Tensors)
+		}
+		c.Close()
+	}
+}
+
+// TestForward: what is assembled computes what transformers computes with it, in either layout, and a single token goes to the experts that it
+// goes to among others.
+func TestForward(t *testing.T) {
+	for _, name := range []string{"mixtral-cheap-embed", "mixtral-hidden", "qwen2-hidden"} {
+		for _, layout := range []string{moe.LayoutExperts, moe.LayoutFused} {
+			dir, out := filepath.Join(golden, "moe", name), filepath.Join(t.TempDir(), "out")
+			o := options()
+			o.Plan.Layout = layout
+			if _, err := moe.Run(context.Background(), filepath.Join(dir, "moe.yml"), out, o); err != nil {
+				t.Fatal(err)
+			}
+			b, done, err := goBackend()
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := model.Load(context.Background(), out, model.Options{Backend: b})
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(filepath.Join(dir, "input.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			in, err := model.ParseInput(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := m.Forward(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := values(t, filepath.Join(dir, "expected.safetensors"), "output")
+			magnitude := largest(want, make([]float32, len(want)))
+			if d := largest(got.Data, want); d > 2e-4*magnitude {
+				t.Errorf("%s, %s: logits differ by %g of %g", name, layout, d, magnitude)
+			}
+			one, err := m.Forward(model.Input{Rows: 1, Length: 1, IDs: in.IDs[:1]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := largest(one.Data, want[:len(one.Data)]); d > 2e-4*magnitude {
+				t.Errorf("%s, %s: logits of one token differ by %g of %g", name, layout, d, magnitude)
+			}
+			m.Close()
+			done()
+		}
+	}
+}
+
 // TestBlockStates: block by block, padded and in batches, a text's states are those of the whole model on the text alone.
 func TestBlockStates(t *testing.T) {
 	dir := filepath.Join(golden, "models/base")

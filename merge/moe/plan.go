@@ -1,6 +1,7 @@
 package moe
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -170,6 +171,9 @@ func (b *builder) checkUse() error {
 func (b *builder) open() error {
 	for _, ref := range b.c.models() {
 		m, err := plan.OpenModel(ref, filepath.Dir(b.c.File), b.o.Models)
+		if e := (*plan.FetchError)(nil); errors.As(err, &e) { // its cause decides what kind of failure it is
+			return fmt.Errorf("%s:%s: %w", b.c.File, ref.Pos, err)
+		}
 		if err != nil {
 			return b.c.errorf(ref.Pos, "%s", err)
 		}

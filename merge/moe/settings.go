@@ -118,9 +118,13 @@ func (s *settings) qwen() {
 	s.set["moe_intermediate_size"] = s.width
 }
 
+// qwen3Config: Qwen3's class has heads of 128 where its configuration is silent, the mixture's divides the width among them.
 func qwen3Config(s *settings) {
 	s.qwen()
 	s.set["num_experts"] = s.experts
+	if _, said := s.base.Int("head_dim"); !said {
+		s.set["head_dim"] = 128
+	}
 	if use, _ := s.base.Bool("use_sliding_window"); use {
 		s.warn("use_sliding_window: Qwen3's mixtures have one window for all layers, and the base's slide from max_window_layers on; beyond the window the two differ")
 	}
