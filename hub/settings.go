@@ -33,6 +33,7 @@ type Settings struct {
 
 	wait    func(attempt int) time.Duration // nil: backoff
 	segment int64                           // bytes of a segment; 0: by the file's size
+	block   int64                           // bytes that a stream asks for at once; 0: blockBytes
 	idle    time.Duration                   // longest silence of a server; 0: idleLimit
 }
 

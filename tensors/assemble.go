@@ -117,8 +117,8 @@ func (c *Checkpoint) Reader(name string) (*Reader, error) {
 // Stored reports whether the tensor's bytes are a piece of a file as they are, so that Bytes costs nothing.
 func (r *Reader) Stored() bool { return r.l.source == nil }
 
-// Bytes returns n bytes from byte off of the tensor: the mapped file itself, read-only, or what a source makes of it, in scratch if that
-// has the room.
+// Bytes returns n bytes from byte off of the tensor: the mapped file itself, read-only, or what a source makes of it or a file that is not
+// mapped gives, in scratch if that has the room.
 func (r *Reader) Bytes(off, n int64, scratch []byte) ([]byte, error) {
 	if off < 0 || n < 0 || off > r.l.n || n > r.l.n-off {
 		return nil, fmt.Errorf("%s: bytes %s to %s are outside the tensor's %s", show(r.Name), group(off), group(off+n), group(r.l.n))
@@ -127,7 +127,11 @@ func (r *Reader) Bytes(off, n int64, scratch []byte) ([]byte, error) {
 		if n == 0 {
 			return []byte{}, nil
 		}
-		return r.c.maps[r.l.file].bytes(r.l.off+off, n)
+		m := r.c.maps[r.l.file]
+		if c, ok := m.(copied); ok && int64(len(scratch)) >= n {
+			return scratch[:n], c.into(scratch[:n], r.l.off+off)
+		}
+		return m.bytes(r.l.off+off, n)
 	}
 	if int64(len(scratch)) < n {
 		scratch = make([]byte, n)

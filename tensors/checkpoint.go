@@ -82,12 +82,12 @@ func (c *Checkpoint) addFile(in *Found, i int, name string) error {
 		}
 		return f
 	}
-	file, h, size, err := openHeader(path)
+	m, h, err := openHeader(path)
 	if err != nil {
 		return explain(err)
 	}
 	c.files = append(c.files, path)
-	c.maps = append(c.maps, openMapping(file, size))
+	c.maps = append(c.maps, m)
 	if i == 0 {
 		c.metadata = h.metadata
 	}
@@ -107,15 +107,24 @@ func (c *Checkpoint) addFile(in *Found, i int, name string) error {
 }
 
 // openHeader opens a file and reads its header.
-func openHeader(path string) (f *os.File, h *header, size int64, err error) {
-	if f, size, err = openRegular(path); err != nil {
-		return nil, nil, 0, err
+func openHeader(path string) (mapping, *header, error) {
+	if r, ok := mounted(path); ok {
+		h, err := readHeader(r, r.Size())
+		if err != nil && !errors.As(err, new(*FormatError)) {
+			err = &FormatError{Msg: "cannot be read where it is: " + err.Error(), Err: err}
+		}
+		return away{r}, h, err
 	}
-	if h, err = readHeader(f, size); err != nil {
+	f, size, err := openRegular(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	h, err := readHeader(f, size)
+	if err != nil {
 		_ = f.Close()
-		return nil, nil, 0, err
+		return nil, nil, err
 	}
-	return f, h, size, nil
+	return openMapping(f, size), h, nil
 }
 
 // Path returns the path given to Open.

@@ -11,7 +11,15 @@ import (
 )
 
 // SHA256 returns the SHA-256 of a file's content in hexadecimal, read in pieces.
-func SHA256(path string) (string, error) { return sha256Of(path, nil) }
+func SHA256(path string) (string, error) {
+	if r, ok := mounted(path); ok {
+		if known := r.SHA256(); known != "" {
+			return known, nil
+		}
+		return "", &FormatError{File: path, Msg: "is read where it is, and its hash is not known", Hint: "download it first"}
+	}
+	return sha256Of(path, nil)
+}
 
 // sha256Of is SHA256 that tells how many bytes it has read.
 func sha256Of(path string, read func(n int64)) (string, error) {
@@ -42,17 +50,23 @@ func sha256Of(path string, read func(n int64)) (string, error) {
 // metadata apart, not files that differ in weights alone: for that there is SHA256, which reads everything. Of a file in another format
 // (GGUF, torch.save) it is the same of the file's first and last MiB, one of which has the names of the tensors.
 func HeaderDigest(path string) (string, error) {
-	f, size, err := openRegular(path)
-	if err != nil {
-		return "", err
+	var f io.ReaderAt
+	var size int64
+	if r, ok := mounted(path); ok {
+		f, size = r, r.Size()
+	} else {
+		file, n, err := openRegular(path)
+		if err != nil {
+			return "", err
+		}
+		defer file.Close()
+		f, size = file, n
 	}
-	defer f.Close()
 	var raw []byte
 	if other, err := otherFormat(f, size); err != nil {
 		return "", unreadable(path, err)
 	} else if other {
-		raw, err = ends(f, size)
-		if err != nil {
+		if raw, err = ends(f, size); err != nil {
 			return "", unreadable(path, err)
 		}
 	} else if raw, err = rawHeader(f, size); err != nil {

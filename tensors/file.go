@@ -15,6 +15,9 @@ type File struct {
 
 // OpenFile opens and maps a regular file. Errors are *FormatError.
 func OpenFile(path string) (*File, error) {
+	if r, ok := mounted(path); ok {
+		return &File{path: path, size: r.Size(), m: away{r}}, nil
+	}
 	f, size, err := openRegular(path)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,11 @@ type mapping interface {
 	close() error
 }
 
+// copied is content that is not mapped: its bytes are copied to where they are wanted.
+type copied interface {
+	into(dst []byte, off int64) error
+}
+
 // ranged reads ranges into memory where files cannot be mapped: on systems without mmap, on file systems that refuse it, and
 // for files beyond the address space.
 type ranged struct{ f *os.File }
@@ -25,10 +30,14 @@ func (r ranged) bytes(off, n int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %s bytes do not fit in memory", r.f.Name(), group(n))
 	}
 	b := make([]byte, n)
-	if _, err := io.ReadFull(io.NewSectionReader(r.f, off, n), b); err != nil {
-		return nil, fmt.Errorf("%s: reading %s bytes at %s: %w", r.f.Name(), group(n), group(off), err)
+	return b, r.into(b, off)
+}
+
+func (r ranged) into(dst []byte, off int64) error {
+	if _, err := io.ReadFull(io.NewSectionReader(r.f, off, int64(len(dst))), dst); err != nil {
+		return fmt.Errorf("%s: reading %s bytes at %s: %w", r.f.Name(), group(int64(len(dst))), group(off), err)
 	}
-	return b, nil
+	return nil
 }
 
 func (r ranged) willNeed(off, n int64) {}
