@@ -177,6 +177,9 @@ func (v *evaluator) checkParents(ctx context.Context) error {
 			if own := v.judges[i]; judge.Task() != own.Task() || judge.Rows() != own.Rows() {
 				return v.refuse("%s: %s has %d rows of the task %s for it and %d of %s for the merge; flips and ensemble compare the same rows", m.Name(), v.names[i], judge.Rows(), judge.Task(), own.Rows(), own.Task())
 			}
+			if err := evaluation.Comparable(v.judges[i], judge); err != nil {
+				return v.refuse("flips and ensemble: %s: the merge and %s: %v", v.names[i], m.Name(), err)
+			}
 		}
 	}
 	return nil

@@ -24,6 +24,32 @@ func Shared(a, b *Judge) (n int) {
 	return n
 }
 
+// Comparable says why outcomes of two judges of the same files cannot be compared row by row: their tokenizers cut texts of which every
+// token counts into other numbers of tokens. It needs no weights.
+func Comparable(a, b *Judge) error {
+	x, okX := a.subject.(*transformer)
+	y, okY := b.subject.(*transformer)
+	if a.task != TaskLM || b.task != TaskLM || !okX || !okY || x.text == nil || y.text == nil {
+		return nil
+	}
+	for i := range min(len(x.text.Examples), len(y.text.Examples)) {
+		if n, m := targets(&x.text.Examples[i]), targets(&y.text.Examples[i]); n != m {
+			return bad("row %d has %d tokens to predict for one and %d for the other: their tokenizers differ", i+1, n, m)
+		}
+	}
+	return nil
+}
+
+// targets counts the tokens of a row that are to be predicted.
+func targets(x *data.Example) (n int) {
+	for _, label := range x.Labels {
+		if label >= 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // identity implements subject.
 func (s *plain) identity(row int) [sha256.Size]byte { return exampleIdentity(s.set, row) }
 
