@@ -222,6 +222,40 @@ merge_method: arcee_fusion
 base_model: M/tied
 models: [{model: one}]
 `,
+	"float8": `
+name: one
+merge_method: linear
+models:
+  - {model: M/ft1, parameters: {weight: 0.3}}
+  - {model: M/ft2, parameters: {weight: 0.7}}
+dtype: float32
+out_dtype: float8_e4m3fn
+---
+merge_method: linear
+models:
+  - {model: one, parameters: {weight: 0.5}}
+  - {model: M/ft3, parameters: {weight: 0.5}}
+dtype: float32
+`,
+	"experts": `
+name: one
+merge_method: linear
+models:
+  - {model: M/../forward/mixtral, parameters: {weight: 0.5}}
+  - {model: M/../forward/mixtral-fused, parameters: {weight: 0.5}}
+dtype: bfloat16
+---
+name: two
+merge_method: slerp
+base_model: M/../forward/mixtral-fused
+models: [{model: one}]
+parameters: {t: 0.3}
+---
+merge_method: ties
+base_model: M/../forward/mixtral
+models:
+  - {model: two, parameters: {weight: 1, density: 0.5}}
+`,
 	"buffers": `
 name: one
 merge_method: linear
