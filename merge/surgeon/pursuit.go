@@ -21,7 +21,7 @@ func (p *pursuit) rows(out []float32, ids []int32) error {
 	d := s.marks.donor.width
 	fits := make([]*fit, len(at))
 	for i := range fits {
-		fits[i] = &fit{l: s.marks, x: x[i*d:][:d], row: make([]float32, d), r: make([]float64, d)}
+		fits[i] = newFit(s.marks, x[i*d:][:d])
 	}
 	residual := append([]float32(nil), x...)
 	open := make([]int, len(at)) // the targets that are not done
@@ -41,7 +41,7 @@ func (p *pursuit) rows(out []float32, ids []int32) error {
 			best[i].at = -1
 		}
 		for i, t := range open {
-			copy(residual[i*d:][:d], fits[t].residual())
+			copy(residual[i*d:][:d], fits[t].left)
 		}
 		err := s.marks.blocks(buf, func(from int, block []float32, n int) {
 			c := dots[:len(open)*n]
@@ -111,17 +111,13 @@ type fit struct {
 	lower  [][]float64 // rows of the factor
 	ax     []float64   // A·x
 	c      []float64   // coefficients
-	r      []float64   // what is left
+	r      []float64   // what is left, x - Aᵀ·c, computed anew each time so that nothing piles up
+	left   []float32   // the same, rounded
 	row    []float32   // a landmark
-	left   []float32
 }
 
-// residual is what is left of the row, x - Aᵀ·c, computed anew so that nothing piles up.
-func (f *fit) residual() []float32 {
-	if f.left == nil {
-		f.left = append([]float32(nil), f.x...)
-	}
-	return f.left
+func newFit(l *landmarks, x []float32) *fit {
+	return &fit{l: l, x: x, row: make([]float32, len(x)), r: make([]float64, len(x)), left: append([]float32(nil), x...)}
 }
 
 // add takes a landmark in. It is false when there is nothing left to explain, or the landmark depends on the others.
