@@ -26,7 +26,7 @@ import (
 // and from there, repaired, into the output.
 
 // repairs says whether a recipe's output is repaired.
-func repairs(r *recipe.Recipe) bool { return r.Repair != nil && r.Repair.Mode != recipe.RepairNone }
+func repairs(r *recipe.Recipe) bool { return r.Repair.Acts() }
 
 // checkRepair refuses recipes whose parents cannot be compared with the merged model, unit by unit.
 func checkRepair(p *plan.Plan) error {

@@ -93,6 +93,9 @@ type Repair struct {
 	Samples int    // rows of the calibration data that are used; default 2048
 }
 
+// Acts says whether anything is repaired. A recipe without the key has a nil Repair.
+func (r *Repair) Acts() bool { return r != nil && r.Mode != RepairNone }
+
 // NeedsData says whether the repair measures activations.
 func (r *Repair) NeedsData() bool { return r.Mode == RepairActivations || r.Mode == RepairResetNorm }
 

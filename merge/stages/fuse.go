@@ -77,7 +77,7 @@ func produces(r *recipe.Recipe, rng method.RNG) string {
 		return "the random sequence runs from tensor to tensor"
 	case r.Align != nil || m.Aligns:
 		return "its models are aligned first"
-	case repairs(r):
+	case r.Repair.Acts():
 		return "it is repaired as a whole"
 	case r.Search != nil:
 		return "its numbers are searched"
@@ -103,7 +103,7 @@ func consumes(s *Stage) string {
 		what = "looks at all tensors first"
 	case r.Align != nil || m.Aligns:
 		what = "aligns it"
-	case repairs(r):
+	case r.Repair.Acts():
 		what = "measures it for a repair"
 	case r.Search != nil:
 		what = "is merged many times"
@@ -130,5 +130,3 @@ func (s *Stage) OwnTokenizer() bool { return ownTokenizer(s.Recipe) }
 func ownTokenizer(r *recipe.Recipe) bool {
 	return r.Tokenizer != nil || r.TokenizerSource != "" || r.ChatTemplate != ""
 }
-
-func repairs(r *recipe.Recipe) bool { return r.Repair != nil && r.Repair.Mode != recipe.RepairNone }
