@@ -47,6 +47,7 @@ type Options struct {
 	Written        func(n int64)                      // progress, from any goroutine
 	Warn           func(message string)               // plan warnings and the like
 	Planned        func(*plan.Plan) error             // called before any weight is read
+	Settle         func(context.Context) error        // called when all weights have been read; what was read does not count if it fails, and no interrupted merge remains to be resumed
 	Matching       func(done, total int, what string) // progress of finding maps, from any goroutine
 	Repairing      func(done, total int, what string) // progress of measuring what a repair needs
 	Trial          func(t SearchTrial)                // a trial of a search is done
@@ -145,13 +146,36 @@ func notRead(p *plan.Plan, out string) error {
 	return nil
 }
 
+// checkStreamed refuses to read weights where they are for what keeps, beside the output, something that it made of them before they could be
+// verified, or reads them again and again.
+func checkStreamed(p *plan.Plan, o Options) error {
+	var what string
+	switch {
+	case o.Settle == nil:
+	case p.Method.Whole:
+		what = "merge_method: " + p.Method.Name
+	case p.Aligned != nil:
+		what = "align:"
+	case repairs(p.Recipe):
+		what = "repair:"
+	case p.Recipe.Evaluate != nil:
+		what = "evaluate:"
+	case p.Recipe.Search != nil:
+		what = "search:"
+	}
+	if what == "" {
+		return nil
+	}
+	return &InputError{fmt.Errorf("%s: %s looks at the models as wholes, so they are not read where they are; leave out --stream", p.Recipe.File, what)}
+}
+
 // planned is the plan of a recipe, shown to o.Planned, after the checks that need no work. The caller closes it.
 func planned(r *recipe.Recipe, out string, o Options) (*plan.Plan, error) {
 	p, err := plan.Build(r, o.Plan)
 	if err != nil {
 		return nil, &InputError{err}
 	}
-	err = notRead(p, out)
+	err = errors.Join(notRead(p, out), checkStreamed(p, o))
 	if err == nil {
 		err = checkPart(p, o)
 	}
@@ -310,6 +334,14 @@ func (j *job) commit(ctx context.Context, report *repair.Report, fill func(w *te
 		return nil, err
 	}
 	s, err := fill(w)
+	if j.o.Settle != nil {
+		if err == nil {
+			err = j.o.Settle(ctx)
+		}
+		if err != nil {
+			return nil, errors.Join(err, w.Discard())
+		}
+	}
 	if err == nil && j.o.Part.Of > 0 {
 		return j.partDone(s, w)
 	}

@@ -68,13 +68,14 @@ func fetcher(cmd *cobra.Command) plan.Fetch {
 
 // bring replaces names of models on a hub by their directories on this machine. A path stays as it is if something is there, or if it
 // has not the form of a name; what opens it then says what is wrong with it.
-func bring(cmd *cobra.Command, paths ...*string) error { return bringPart(cmd, true, paths) }
+func bring(cmd *cobra.Command, paths ...*string) error { return bringBy(fetcher(cmd), true, paths...) }
 
 // bringText is bring for verbs that need the tokenizer and no weights.
-func bringText(cmd *cobra.Command, paths ...*string) error { return bringPart(cmd, false, paths) }
+func bringText(cmd *cobra.Command, paths ...*string) error {
+	return bringBy(fetcher(cmd), false, paths...)
+}
 
-func bringPart(cmd *cobra.Command, weights bool, paths []*string) error {
-	fetch := fetcher(cmd)
+func bringBy(fetch plan.Fetch, weights bool, paths ...*string) error {
 	for _, p := range paths {
 		if _, err := os.Stat(*p); err == nil {
 			if *p, err = checkpoint.Directory(*p); err != nil {

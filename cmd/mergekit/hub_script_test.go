@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,15 @@ import (
 
 // hubs are the hubs of the running scripts.
 var hubs sync.Map
+
+// largeCommand: large DIR SEED N writes a checkpoint of n tensors of some 300 kB.
+func largeCommand(ts *testscript.TestScript, _ bool, args []string) {
+	seed, err := strconv.ParseUint(args[1], 10, 64)
+	ts.Check(err)
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	ts.Check(writeNoise(ts.MkAbs(args[0]), seed, n))
+}
 
 // fakehubCommand: fakehub ORG/NAME=DIR... runs a hub with these repositories for the rest of the script, which programs find by
 // HF_ENDPOINT, with an empty cache of their own.

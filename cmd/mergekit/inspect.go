@@ -15,6 +15,7 @@ import (
 
 func newInspectCommand() *cobra.Command {
 	var headers bool
+	var streamed streamOptions
 	var choice string
 	var threads int
 	cmd := &cobra.Command{
@@ -22,7 +23,12 @@ func newInspectCommand() *cobra.Command {
 		Short: "List a checkpoint's tensors with norms and non-finite values",
 		Args:  exactly(1, "a checkpoint directory or file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := bring(cmd, &args[0]); err != nil {
+			fetch, err := streamed.fetch(cmd)
+			if err != nil {
+				return err
+			}
+			defer streamed.close(cmd)
+			if err := bringBy(fetch, true, &args[0]); err != nil {
 				return err
 			}
 			c, err := checkpoint.Open(args[0])
@@ -45,6 +51,7 @@ func newInspectCommand() *cobra.Command {
 			return nil
 		},
 	}
+	streamed.register(cmd)
 	cmd.Flags().BoolVar(&headers, "headers", false, "read headers only, no values")
 	cmd.Flags().StringVar(&choice, "backend", "auto", "where graphs run: auto, go, gomlx, xla:cpu, xla:cuda or the path of a PJRT plugin")
 	cmd.Flags().IntVar(&threads, "threads", 0, "worker threads; 0: all cores")

@@ -21,13 +21,19 @@ const killVariable = "MERGEKIT_TEST_MERGE"
 // noise writes a checkpoint of n tensors of some 300 kB.
 func noise(t *testing.T, dir string, seed uint64, n int) {
 	t.Helper()
+	if err := writeNoise(dir, seed, n); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func writeNoise(dir string, seed uint64, n int) error {
 	var infos []tensors.Info
 	for i := range n {
 		infos = append(infos, tensors.Info{Name: fmt.Sprintf("blocks.%d.weight", i), DType: tensors.F32, Shape: []int{70 + i, 1021}})
 	}
 	w, err := tensors.Create(dir, infos, tensors.WriteOptions{})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer w.Close()
 	rng := rand.New(rand.NewPCG(seed, seed))
@@ -38,18 +44,16 @@ func noise(t *testing.T, dir string, seed uint64, n int) {
 		}
 		data := make([]byte, info.Bytes())
 		if err := tensors.EncodeFloat32(data, tensors.F32, x); err != nil {
-			t.Fatal(err)
+			return err
 		}
 		if err := w.WriteAt(i, data, 0); err != nil {
-			t.Fatal(err)
+			return err
 		}
 		if err := w.Finish(i); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
-	if err := w.Commit(); err != nil {
-		t.Fatal(err)
-	}
+	return w.Commit()
 }
 
 // content is a directory's files by name.

@@ -26,6 +26,7 @@ type mergeOptions struct {
 	noProvenance, hash            bool
 	allowNonFinite, verify        bool
 	report, part                  string
+	stream                        streamOptions
 	stages                        stageFlags
 }
 
@@ -90,6 +91,7 @@ EXIT STATUS
 		RunE: func(cmd *cobra.Command, args []string) error { return runMerge(cmd, args[0], args[1], &o) },
 	}
 	o.register(cmd)
+	o.stream.register(cmd)
 	o.output(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.part, "part", "", "merge a share of the output's shards alone, for example 2/8; 'mergekit join' puts the parts together")
@@ -120,6 +122,14 @@ func runMerge(cmd *cobra.Command, recipe, out string, o *mergeOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.stream.on && o.resume {
+		return usageError{fmt.Errorf("--resume does not go with --stream: what an interrupted merge had read was not verified yet; start again with --force, or leave out --stream")}
+	}
+	if mo.Plan.Fetch, err = o.stream.fetch(cmd); err != nil {
+		return err
+	}
+	mo.Settle = o.stream.settle()
+	defer o.stream.close(cmd)
 	if o.part != "" {
 		if mo.Part, err = tensors.ParsePart(o.part); err != nil {
 			return usageError{fmt.Errorf("--part: %w", err)}

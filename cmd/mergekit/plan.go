@@ -19,6 +19,7 @@ import (
 
 func newPlanCommand() *cobra.Command {
 	var o planOptions
+	var streamed streamOptions
 	var threads int
 	var keep bool
 	var sets []string
@@ -46,10 +47,15 @@ EXIT STATUS
 			if err != nil {
 				return err
 			}
+			if po.Fetch, err = streamed.fetch(cmd); err != nil {
+				return err
+			}
+			defer streamed.close(cmd)
 			return runPlan(cmd, args[0], po, keep, threads)
 		},
 	}
 	o.register(cmd)
+	streamed.register(cmd)
 	cmd.Flags().StringArrayVar(&sets, "set", nil, "change a key of a fine-tuning file: --set train.micro_batch=8 (repeatable)")
 	cmd.Flags().BoolVar(&keep, "keep-stages", false, "of a file with several recipes: plan for a merge with this flag, in which no stage is computed where it is read")
 	cmd.Flags().IntVar(&threads, "threads", 0, "worker threads that the memory estimate assumes; 0: all cores")

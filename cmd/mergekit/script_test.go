@@ -59,6 +59,7 @@ func TestScripts(t *testing.T) {
 			"examples":           examplesCommand,
 			"fakehub":            fakehubCommand,
 			"hubfault":           hubfaultCommand,
+			"large":              largeCommand,
 		},
 	})
 }
