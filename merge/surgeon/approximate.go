@@ -29,10 +29,13 @@ type site struct {
 // newApproximator prepares the method.
 func (s *site) newApproximator() (approximator, error) {
 	fromDonor := func() error {
+		if err := s.marks.measure(); err != nil {
+			return err
+		}
 		if len(s.marks.inDonor) == 0 {
 			return &Error{File: s.donor.dir, Where: s.name, Msg: "no token of the donor is one of the model, so nothing tells how the two spaces lie to each other", Hint: "use subword or mean"}
 		}
-		return s.marks.measure()
+		return nil
 	}
 	switch s.o.Method {
 	case "zero":

@@ -24,6 +24,10 @@ func (p *interpolation) rows(out []float32, ids []int32) error {
 	}
 	row, own := make([]float64, s.marks.model.width), make([]float32, s.marks.model.width)
 	for i, list := range near {
+		if len(list) == 0 { // the row is no number
+			s.failed.Add(1)
+			continue
+		}
 		w, err := s.weights(x[i*d:][:d], list)
 		if err != nil {
 			return err

@@ -345,3 +345,34 @@ func TestBeyond(t *testing.T) {
 		}
 	}
 }
+
+// TestNoNumbers: rows of the donor that are NaN or infinite, of tokens to approximate and of landmarks, make no NaN in the output and stop nothing.
+func TestNoNumbers(t *testing.T) {
+	const d, n = 6, 20
+	var m, donor []entry
+	for i := range n {
+		name := fmt.Sprintf("Ġtoken%d", i)
+		m, donor = append(m, entry{text: name, row: normalRow(d, "m"+name)}), append(donor, entry{text: name, row: normalRow(d, "d"+name)})
+	}
+	nan, inf := make([]float32, d), make([]float32, d)
+	nan[2], inf[1] = float32(math.NaN()), float32(math.Inf(1))
+	donor[4].row, donor[5].row = nan, inf
+	donor = append(donor, entry{text: "Ġnan", row: nan}, entry{text: "Ġinf", row: inf}, entry{text: "Ġgood", row: normalRow(d, "good")})
+	model, dir := made(t, m, nil, nil), made(t, donor, nil, nil)
+	for _, o := range []Options{{}, {Method: "mp_rope"}, {Method: "common_interpolation"}, {Method: "common_interpolation", Cosine: true, Scheme: "barycentric"}, {Method: "common_interpolation", Scheme: "least_squares"}, {Method: "landmark_pca"}, {Method: "stb"}} {
+		o.K = 3
+		if o.Method == "mp_rope" { // its heads must be whole
+			model, dir = made(t, m, nil, map[string]any{"head_dim": 2}), made(t, donor, nil, map[string]any{"head_dim": 2})
+		}
+		out, r := operated(t, model, dir, o)
+		x, _ := matrixOf(t, open(t, out), "model.embed_tokens.weight")
+		for i, v := range x {
+			if v-v != 0 {
+				t.Fatalf("%+v: value %d of token %d is %v", o, i%d, i/d, v)
+			}
+		}
+		if !slices.Equal(x[n*d:(n+1)*d], make([]float32, d)) || slices.Equal(x[(n+2)*d:], make([]float32, d)) || r.Sites[0].Unknown != 2 || r.Sites[0].Landmarks != n-2 || len(r.Warnings) != 2 {
+			t.Errorf("%+v: %v, %+v", o, x[n*d:], r.Sites[0])
+		}
+	}
+}

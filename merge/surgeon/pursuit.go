@@ -67,6 +67,10 @@ func (p *pursuit) rows(out []float32, ids []int32) error {
 	}
 	row, own := make([]float64, s.marks.model.width), make([]float32, s.marks.model.width)
 	for i, f := range fits {
+		if len(f.chosen) == 0 { // the row is zero, or no number
+			s.failed.Add(1)
+			continue
+		}
 		if err := combine(row, s.marks.model, f.model(), f.c, own); err != nil {
 			return err
 		}

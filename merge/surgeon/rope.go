@@ -158,6 +158,10 @@ func (p *turning) rows(out []float32, ids []int32) error {
 		}
 	}
 	for i, k := range at {
+		if len(chosen[i]) == 0 {
+			s.failed.Add(1)
+			continue
+		}
 		s.put(out, k, sum[i*e:][:e])
 	}
 	return nil

@@ -1,6 +1,7 @@
 package surgeon
 
 import (
+	"errors"
 	"math"
 
 	"github.com/mergekit/mergekit/tensors"
@@ -77,15 +78,35 @@ func (l *landmarks) blocks(buf []float32, do func(from int, block []float32, n i
 	return nil
 }
 
-// measure sums the squares of the donor's landmarks.
+// measure sums the squares of the donor's landmarks, and drops those that are no numbers, there or in the model.
 func (l *landmarks) measure() error {
-	l.norms = make([]float64, len(l.inDonor))
-	buf := make([]float32, blockRows*l.donor.width)
-	return l.blocks(buf, func(from int, block []float32, n int) {
+	norms := make([]float64, len(l.inDonor))
+	buf, own := make([]float32, blockRows*l.donor.width), make([]float32, blockRows*l.model.width)
+	var failed error
+	err := l.blocks(buf, func(from int, block []float32, n int) {
+		if err := l.model.gather(own[:n*l.model.width], l.inOwn[from:from+n]); err != nil {
+			failed = err
+			return
+		}
 		for i := range n {
-			l.norms[from+i] = squares(block[i*l.donor.width:][:l.donor.width])
+			norms[from+i] = squares(block[i*l.donor.width:][:l.donor.width])
+			if there := squares(own[i*l.model.width:][:l.model.width]); there-there != 0 {
+				norms[from+i] = there
+			}
 		}
 	})
+	if err = errors.Join(err, failed); err != nil {
+		return err
+	}
+	k := 0
+	for i, v := range norms {
+		if v-v == 0 {
+			l.inDonor[k], l.inOwn[k], norms[k] = l.inDonor[i], l.inOwn[i], v
+			k++
+		}
+	}
+	l.inDonor, l.inOwn, l.norms = l.inDonor[:k], l.inOwn[:k], norms[:k]
+	return nil
 }
 
 func squares(x []float32) float64 {

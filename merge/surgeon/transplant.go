@@ -169,11 +169,14 @@ func (t *transplant) operate(name string, head bool) error {
 	}
 	op := &operation{site: s, report: Site{Tensor: name}}
 	op.origins = t.origins(s, &op.report)
-	op.report.Landmarks = len(s.marks.inDonor)
+	shared := len(s.marks.inDonor)
 	if op.report.Approximated > 0 {
 		if op.method, err = s.newApproximator(); err != nil {
 			return err
 		}
+	}
+	if op.report.Landmarks = len(s.marks.inDonor); op.report.Landmarks < shared {
+		t.warn("%s: %d tokens that both have hold NaN or infinite values, in the model or in the donor, and do not show how the two lie to each other", name, shared-op.report.Landmarks)
 	}
 	t.sites[name] = op
 	return nil
