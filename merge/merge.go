@@ -54,38 +54,40 @@ type Options struct {
 	// ModelBackend opens the backend of forward passes, for what needs data, and says how to close it; nil: the best that is installed.
 	ModelBackend func() (compute.Backend, func(), error)
 
-	stages   *staging          // the stages of the recipe's file; nil: it stands alone
-	extra    map[string][]byte // further files of the output
-	searched *SearchReport     // how the recipe's numbers were found; nil: they are the recipe's own
-	survey   *survey.Survey    // what a report is gathered in; nil: none is asked for
+	stages    *staging          // the stages of the recipe's file; nil: it stands alone
+	component string            // the stem of weight files where the output is a component of a pipeline
+	extra     map[string][]byte // further files of the output
+	searched  *SearchReport     // how the recipe's numbers were found; nil: they are the recipe's own
+	survey    *survey.Survey    // what a report is gathered in; nil: none is asked for
 }
 
 // Summary says what a merge did.
 type Summary struct {
-	Output    string          `json:"output"`
-	Method    string          `json:"merge_method"`
-	Backend   string          `json:"backend"`
-	Tensors   int             `json:"tensors"`
-	Resumed   int             `json:"tensors_resumed,omitempty"`
-	Elements  int64           `json:"elements"`
-	Read      int64           `json:"bytes_read"`
-	Written   int64           `json:"bytes_written"`
-	Seconds   float64         `json:"seconds"`
-	PeakAnon  int64           `json:"peak_anonymous_bytes"`
-	PeakRSS   int64           `json:"peak_resident_bytes"`
-	Kernels   int             `json:"kernels_compiled"`
-	Shards    int             `json:"shards"`
-	Part      string          `json:"part,omitempty"` // the share of the output that this is, as 2/8
-	Survival  []ModelSurvival `json:"task_vectors,omitempty"`
-	Conflicts *Conflicts      `json:"sign_conflicts,omitempty"`
-	Aligned   []AlignReport   `json:"aligned,omitempty"`
-	Repaired  *repair.Report  `json:"repaired,omitempty"`
-	Evaluated *Evaluated      `json:"evaluated,omitempty"`
-	Search    *SearchReport   `json:"search,omitempty"`
-	Report    any             `json:"report,omitempty"`      // of a method that sees models as wholes
-	Stages    []StageReport   `json:"stages,omitempty"`      // of a file with several recipes
-	Notes     []string        `json:"-"`                     // the same in words
-	Page      string          `json:"report_file,omitempty"` // the page about the merge
+	Output     string          `json:"output"`
+	Method     string          `json:"merge_method"`
+	Backend    string          `json:"backend"`
+	Tensors    int             `json:"tensors"`
+	Resumed    int             `json:"tensors_resumed,omitempty"`
+	Elements   int64           `json:"elements"`
+	Read       int64           `json:"bytes_read"`
+	Written    int64           `json:"bytes_written"`
+	Seconds    float64         `json:"seconds"`
+	PeakAnon   int64           `json:"peak_anonymous_bytes"`
+	PeakRSS    int64           `json:"peak_resident_bytes"`
+	Kernels    int             `json:"kernels_compiled"`
+	Shards     int             `json:"shards"`
+	Components []string        `json:"components,omitempty"` // of a pipeline
+	Part       string          `json:"part,omitempty"`       // the share of the output that this is, as 2/8
+	Survival   []ModelSurvival `json:"task_vectors,omitempty"`
+	Conflicts  *Conflicts      `json:"sign_conflicts,omitempty"`
+	Aligned    []AlignReport   `json:"aligned,omitempty"`
+	Repaired   *repair.Report  `json:"repaired,omitempty"`
+	Evaluated  *Evaluated      `json:"evaluated,omitempty"`
+	Search     *SearchReport   `json:"search,omitempty"`
+	Report     any             `json:"report,omitempty"`      // of a method that sees models as wholes
+	Stages     []StageReport   `json:"stages,omitempty"`      // of a file with several recipes
+	Notes      []string        `json:"-"`                     // the same in words
+	Page       string          `json:"report_file,omitempty"` // the page about the merge
 }
 
 // ModelSurvival says how much of a model's task vector reached the output.
@@ -206,6 +208,12 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 
 	if o.Plan.OpenAdapter == nil {
 		o.Plan.OpenAdapter = OpenAdapter
+	}
+	if pipe, err := openPipeline(r, o); pipe != nil || err != nil {
+		if err != nil {
+			return nil, err
+		}
+		return pipe.run(ctx, out)
 	}
 	if r.Search != nil {
 		return searchRecipe(ctx, r, out, o)
@@ -328,7 +336,7 @@ func (j *job) write(ctx context.Context) (*Summary, error) {
 // commit makes the output: what fill writes, and everything beside.
 func (j *job) commit(ctx context.Context, report *repair.Report, fill func(w *tensors.Writer) (*Summary, error)) (*Summary, error) {
 	w, err := tensors.Create(j.out, j.p.Outputs(), j.partial(tensors.WriteOptions{
-		ShardBytes: j.o.ShardBytes, Force: j.o.Force, Resume: j.o.Resume, Fingerprint: fingerprint(j.p, j.maps, j.o) + j.chosen,
+		ShardBytes: j.o.ShardBytes, Stem: j.o.component, Force: j.o.Force, Resume: j.o.Resume, Fingerprint: fingerprint(j.p, j.maps, j.o) + j.chosen,
 	}))
 	if err != nil {
 		return nil, err

@@ -15,7 +15,7 @@ import (
 
 // checkName refuses names of side files that are not plain or that the writer uses itself.
 func (w *Writer) checkName(name string) error {
-	used := name == journalName || name == indexName || name == partName
+	used := name == journalName || name == w.layout.index() || name == partName
 	for _, s := range w.layout.shards {
 		used = used || name == s.name
 	}
@@ -130,7 +130,7 @@ func (w *Writer) Commit() error {
 		if err != nil {
 			return err
 		}
-		err = w.put(indexName, func(f *os.File) error {
+		err = w.put(w.layout.index(), func(f *os.File) error {
 			_, err := f.Write(text)
 			return err
 		})

@@ -20,8 +20,9 @@ const defaultShardBytes = 5_000_000_000
 const dataAlign = 64
 
 const (
-	singleName = "model.safetensors"
-	indexName  = "model" + indexSuffix
+	stemName   = "model"
+	singleName = stemName + ".safetensors"
+	indexName  = stemName + indexSuffix
 )
 
 // layout is where everything of an output goes, known before a byte of weights is.
@@ -29,6 +30,23 @@ type layout struct {
 	shards []shardLayout
 	place  []place // of each tensor
 	total  int64   // bytes of all tensors
+	stem   string  // what shards and index are called before the numbers; "": stemName
+}
+
+// rename gives shards and index another stem.
+func (l *layout) rename(stem string) {
+	l.stem = stem
+	for i := range l.shards {
+		l.shards[i].name = stem + strings.TrimPrefix(l.shards[i].name, stemName)
+	}
+}
+
+// index is the name of the index.
+func (l *layout) index() string {
+	if l.stem != "" {
+		return l.stem + indexSuffix
+	}
+	return indexName
 }
 
 type shardLayout struct {
@@ -200,7 +218,7 @@ func (l *layout) renderIndex(infos []Info, extra map[string]any) ([]byte, error)
 		e.SetEscapeHTML(false)
 		e.SetIndent("    ", "  ")
 		if err := e.Encode(extra[key]); err != nil {
-			return nil, fmt.Errorf("%s: metadata %q: %w", indexName, key, err)
+			return nil, fmt.Errorf("%s: metadata %q: %w", l.index(), key, err)
 		}
 		fmt.Fprintf(&b, ",\n    %s: %s", quote(key), bytes.TrimSpace(value.Bytes()))
 	}

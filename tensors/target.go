@@ -131,7 +131,7 @@ func holdsCheckpoint(path string) (bool, error) {
 	for _, e := range entries {
 		switch name := e.Name(); {
 		case e.IsDir():
-		case name == "config.json", name == "mergekit_config.yml", strings.HasSuffix(name, ".safetensors"), strings.HasSuffix(name, indexSuffix):
+		case name == "config.json", name == "model_index.json", name == "mergekit_config.yml", strings.HasSuffix(name, ".safetensors"), strings.HasSuffix(name, indexSuffix):
 			return true, nil
 		}
 	}

@@ -27,8 +27,9 @@ type WriteOptions struct {
 	// Files are names that will be given to WriteFile and CopyFile. They are only checked, so that a name that is not possible
 	// fails before the work and not after it.
 	Files []string
-	Part  Part // the share of the output to write; zero: all of it
-	Join  Join // put the output together from parts instead of writing it
+	Stem  string // what shards and index are called before the numbers; "": model
+	Part  Part   // the share of the output to write; zero: all of it
+	Join  Join   // put the output together from parts instead of writing it
 }
 
 // ShardInfo describes a file of the output.
@@ -144,6 +145,12 @@ func create(dir string, infos []Info, o WriteOptions, d disk) (*Writer, error) {
 			return nil, t.bad("cannot hold weights called "+show(o.FileName), "choose a plain name", nil)
 		}
 		l.shards[0].name = o.FileName
+	}
+	if o.Stem != "" {
+		if !plainName(o.Stem) {
+			return nil, t.bad("cannot hold weights called "+show(o.Stem), "choose a plain name", nil)
+		}
+		l.rename(o.Stem)
 	}
 	w := &Writer{
 		target: t, infos: infos, options: o, layout: l, disk: d,

@@ -1,6 +1,10 @@
 package plan
 
-import "github.com/mergekit/mergekit/merge/recipe"
+import (
+	"path/filepath"
+
+	"github.com/mergekit/mergekit/merge/recipe"
+)
 
 // Find returns the directories that a reference outside of a recipe means, as a recipe in the working directory would find
 // them: that of the model, and that of its adapter, "" without one. fetch may be nil.
@@ -15,6 +19,12 @@ func Find(ref recipe.ModelRef, fetch Fetch) (model, adapter string, err error) {
 		}
 	}
 	return model, adapter, nil
+}
+
+// LocalModel returns the directory that a recipe's reference means if that is on this machine already, also in a hub's cache.
+func LocalModel(ref recipe.ModelRef, r *recipe.Recipe) (dir string, ok bool) {
+	dir, err := resolver{recipeDir: filepath.Dir(r.File)}.locate(ref, ref.Path, ref.Revision, "model")
+	return dir, err == nil
 }
 
 // OpenModel opens configuration, headers and adapter of a reference outside of a plan. Paths are relative to the working directory or,
