@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -31,6 +32,14 @@ func values(t *testing.T, d tensors.DType, n int, seed uint64) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+func closeLater(t *testing.T, c io.Closer) {
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // derivable lists the methods of which tensors are computed in parts.
@@ -140,7 +149,7 @@ func checkDerived(t *testing.T, b compute.Backend, job *Job, sink *Memory) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	closeLater(t, d)
 	if err := e.Run(context.Background(), []*Job{job}); err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +185,7 @@ func checkDerived(t *testing.T, b compute.Backend, job *Job, sink *Memory) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.Close()
+	closeLater(t, again)
 	copied := &Memory{Name: "copy", Type: job.Out, Data: make([]byte, len(sink.Data))}
 	reader := &Job{Task: method.Task{Name: "copy", Shape: job.Task.Shape, N: n}, Inputs: []Source{&derivedSource{again, job.Out}}, Out: job.Out, Sink: copied, Needs: []*Derived{again}}
 	if err := e.Run(context.Background(), []*Job{reader}); err != nil {
@@ -237,7 +246,7 @@ func TestDerivedChain(t *testing.T) {
 		if last, err = e.Derive(&chained); err != nil {
 			t.Fatal(err)
 		}
-		defer last.Close()
+		closeLater(t, last)
 		jobs = append(jobs, &Job{Task: method.Task{Name: fmt.Sprint("copy", k), Shape: shape, N: n}, Inputs: []Source{&derivedSource{last, tensors.BF16}}, Out: tensors.BF16,
 			Sink: &Memory{Type: tensors.BF16, Data: make([]byte, 2*n)}, Needs: []*Derived{last}})
 	}
@@ -280,7 +289,7 @@ func TestDerivedRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	closeLater(t, d)
 	if err := d.ReadAt(make([]byte, 160), 0); err != nil {
 		t.Error(err)
 	}
@@ -300,7 +309,7 @@ func TestDerivedRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ids.Close()
+	closeLater(t, ids)
 	if err := ids.ReadAt(make([]byte, 56), 0); err != nil {
 		t.Error(err)
 	}
