@@ -63,7 +63,7 @@ func (b *boundAdapter) Delta(tensor string) (plan.Delta, bool) {
 }
 
 func (b *boundAdapter) Files() []string {
-	return []string{filepath.Join(b.adapter.Dir, adapter.WeightsName), filepath.Join(b.adapter.Dir, adapter.ConfigName)}
+	return []string{b.adapter.File(), filepath.Join(b.adapter.Dir, adapter.ConfigName)}
 }
 
 func (b *boundAdapter) Close() error { return b.adapter.Close() }

@@ -2,7 +2,6 @@ package adapter
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -12,6 +11,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -26,7 +26,16 @@ type Adapter struct {
 	views  map[string]tensors.View // tensors that were left in the file
 	names  map[string]string       // in the file, by key
 	file   *tensors.Checkpoint
+	path   string // of the file with the tensors; "": there is none
 	mapped bool
+}
+
+// File is the path of the file that the tensors were read from, or the directory of an adapter that has none.
+func (a *Adapter) File() string {
+	if a.path == "" {
+		return a.Dir
+	}
+	return a.path
 }
 
 // pickleName is what peft wrote before it wrote safetensors.
@@ -51,11 +60,10 @@ func open(dir string, mapped bool) (*Adapter, error) {
 	if a.Config, a.Warnings, err = ReadConfig(dir); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, WeightsName)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil, missingWeights(dir, err)
+	if a.path, err = WeightsFile(dir); err != nil {
+		return nil, err
 	}
-	if a.file, err = tensors.Open(path); err != nil {
+	if a.file, err = checkpoint.Open(a.path); err != nil {
 		return nil, err
 	}
 	for _, name := range a.file.Names() {
@@ -66,17 +74,21 @@ func open(dir string, mapped bool) (*Adapter, error) {
 	}
 	if len(a.Tensors)+len(a.views) == 0 {
 		_ = a.Close()
-		return nil, &Error{File: path, Msg: "holds no tensor", Hint: "the adapter is empty; save it again"}
+		return nil, &Error{File: a.path, Msg: "holds no tensor", Hint: "the adapter is empty; save it again"}
 	}
 	return a, nil
 }
 
-func missingWeights(dir string, cause error) error {
-	if _, err := os.Stat(filepath.Join(dir, pickleName)); err == nil {
-		return &Error{File: filepath.Join(dir, pickleName), Msg: "is a pickle, which can run code when it is read",
-			Hint: `convert it where you trust it: load it with peft and call save_pretrained(dir, safe_serialization=True), which writes ` + WeightsName, Err: cause}
+// WeightsFile is the file of a directory that holds an adapter's tensors: safetensors, or what peft wrote before it wrote them, which is
+// read without running what is in it.
+func WeightsFile(dir string) (string, error) {
+	for _, name := range []string{WeightsName, pickleName} {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
 	}
-	return &Error{File: dir, Msg: "has no " + WeightsName, Hint: "download the adapter again", Err: cause}
+	return "", &Error{File: dir, Msg: "has no " + WeightsName + " and no " + pickleName, Hint: "download the adapter again", Err: fs.ErrNotExist}
 }
 
 // take reads one tensor of the file.
@@ -94,11 +106,11 @@ func (a *Adapter) take(name string) error {
 		if w, err := a.file.View(first); err == nil && w.DType == v.DType && slices.Equal(w.Shape, v.Shape) && string(w.Data) == string(v.Data) {
 			return nil
 		}
-		return &Error{File: filepath.Join(a.Dir, WeightsName), Where: name, Msg: "is there twice, with other values as " + first, Hint: "the file holds several adapters; save one of them"}
+		return &Error{File: a.path, Where: name, Msg: "is there twice, with other values as " + first, Hint: "the file holds several adapters; save one of them"}
 	}
 	a.names[key] = name
 	if !v.DType.IsFloat() {
-		return &Error{File: filepath.Join(a.Dir, WeightsName), Where: name, Msg: fmt.Sprintf("has dtype %s; adapters hold floating-point numbers", v.DType)}
+		return &Error{File: a.path, Where: name, Msg: fmt.Sprintf("has dtype %s; adapters hold floating-point numbers", v.DType)}
 	}
 	if a.mapped {
 		if x, ok := floatsOf(v.Data); ok && v.DType == tensors.F32 {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/mergekit/mergekit/tensors"
+	"github.com/mergekit/mergekit/tensors/pickle"
 )
 
 func TestSaveAndOpen(t *testing.T) {
@@ -189,7 +190,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	for want, dir := range map[string]string{
 		"is no adapter":                      write(nil),
-		"save_pretrained":                    write(map[string]string{ConfigName: "{}", "adapter_model.bin": "x"}),
+		"adapter_model.bin: is no file of t": write(map[string]string{ConfigName: "{}", "adapter_model.bin": "x"}),
 		"has no adapter_model.safetensors":   write(map[string]string{ConfigName: "{}"}),
 		"adapter_model.safetensors: is no s": write(map[string]string{ConfigName: "{}", WeightsName: "x"}),
 		"adapter_config.json: r: 0":          write(map[string]string{ConfigName: `{"r":0}`, WeightsName: "x"}),
@@ -288,4 +289,62 @@ func tensorFile(shapes map[string][]int) []byte {
 		out[i] = byte(len(text) >> (8 * i))
 	}
 	return append(append(out, text...), make([]byte, at)...)
+}
+
+// An adapter that peft wrote as a pickle is the same as safetensors, and one that would run something is refused by what it asks for.
+func TestOpenPickle(t *testing.T) {
+	const lora = "../../testdata/golden/models/lora1"
+	want, err := Open(lora)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := tensors.Open(filepath.Join(lora, WeightsName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	state := &pickle.Dict{Values: map[string]any{}}
+	for _, name := range c.Names() {
+		v, err := c.View(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state.Keys, state.Values[name] = append(state.Keys, name), v
+	}
+	config, err := os.ReadFile(filepath.Join(lora, ConfigName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := errors.Join(pickle.Write(filepath.Join(dir, "adapter_model.bin"), state), os.WriteFile(filepath.Join(dir, ConfigName), config, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	for name, open := range map[string]func(string) (*Adapter, error){"open": Open, "mapped": OpenMapped} {
+		got, err := open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.File() != filepath.Join(dir, "adapter_model.bin") || !slices.Equal(got.Keys(), want.Keys()) {
+			t.Errorf("%s: %s has %v", name, got.File(), got.Keys())
+		}
+		for key, x := range want.Tensors {
+			if y := got.Tensors[key]; !slices.Equal(x.Shape, y.Shape) || !slices.Equal(x.Data, y.Data) {
+				t.Errorf("%s: %s differs", name, key)
+			}
+		}
+		_ = got.Close()
+	}
+	if r, err := Inspect(dir); err != nil || r.Format != "peft" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	evil, err := os.ReadFile("../../testdata/golden/torch/evil/os-system.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "adapter_model.bin"), evil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); !errors.As(err, new(*tensors.FormatError)) || !strings.Contains(err.Error(), `refers to "posix.system"`) {
+		t.Error(err)
+	}
 }

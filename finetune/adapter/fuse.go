@@ -171,7 +171,7 @@ func (a *Adapter) CheckFinite() error {
 			}
 		}
 		if !finite(t.Data) {
-			return &Error{File: filepath.Join(a.Dir, WeightsName), Where: key, Msg: "holds NaN or infinite values", Hint: "the training diverged; take an earlier checkpoint (--allow-non-finite writes the result all the same)"}
+			return &Error{File: a.File(), Where: key, Msg: "holds NaN or infinite values", Hint: "the training diverged; take an earlier checkpoint (--allow-non-finite writes the result all the same)"}
 		}
 	}
 	return nil
@@ -380,7 +380,7 @@ func (f *fusion) vocabulary(input, output int) error {
 func (f *fusion) fingerprint() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "fuse 1|%v|%v|%d|", f.o.DType, f.o.Tie, f.o.ShardBytes)
-	files := append(f.ckpt.Files(), filepath.Join(f.adapter.Dir, WeightsName), filepath.Join(f.adapter.Dir, ConfigName))
+	files := append(f.ckpt.Files(), f.adapter.File(), filepath.Join(f.adapter.Dir, ConfigName))
 	for _, name := range files {
 		digest, err := tensors.HeaderDigest(name)
 		if err != nil {

@@ -2,10 +2,9 @@ package adapter
 
 import (
 	"math"
-	"path/filepath"
 	"slices"
 
-	"github.com/mergekit/mergekit/tensors"
+	"github.com/mergekit/mergekit/arch/checkpoint"
 )
 
 // Inspection says what an adapter is.
@@ -58,16 +57,15 @@ type TensorInspection struct {
 // Inspect reads an adapter of peft or mlx-lm and measures it.
 func Inspect(dir string) (*Inspection, error) {
 	r := &Inspection{Dir: dir, Format: "peft", DTypes: map[string]int{}}
-	name := WeightsName
 	open := Open
 	if IsMLX(dir) {
-		r.Format, name, open = "mlx", mlxWeights, OpenMLX
+		r.Format, open = "mlx", OpenMLX
 	}
 	a, err := open(dir)
 	if err != nil {
 		return nil, err
 	}
-	file, err := tensors.Open(filepath.Join(dir, name))
+	file, err := checkpoint.Open(a.File())
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func OpenMLX(dir string) (*Adapter, error) {
 		return nil, err
 	}
 	defer file.Close()
-	a := &Adapter{Dir: dir, Config: Defaults(), Tensors: map[string]Tensor{}}
+	a := &Adapter{Dir: dir, path: path, Config: Defaults(), Tensors: map[string]Tensor{}}
 	k := a.Config
 	k.R, k.Alpha, k.Dropout = c.Parameters.Rank, c.Parameters.Scale*float64(c.Parameters.Rank), c.Parameters.Dropout
 	k.BaseModel, k.TaskType, k.InferenceMode, k.DoRA = c.Model, "CAUSAL_LM", true, c.Type == "dora"
