@@ -248,7 +248,9 @@ func (b *builder) finish(t *Task, p *place, w arch.Weight, missing []string) err
 		case method.ActFail:
 			return fmt.Errorf("%s: %s does not have this optional tensor, and %s cannot merge it without; add it to that model or leave it out of the others", t.Name, strings.Join(missing, ", "), b.Method.Name)
 		default:
-			b.warnf("%s: %s does not have it; merged over the others", t.Name, strings.Join(missing, ", "))
+			if b.Options.Raw == "" { // else rawArch has told
+				b.warnf("%s: %s does not have it; merged over the others", t.Name, strings.Join(missing, ", "))
+			}
 		}
 	}
 	var err error

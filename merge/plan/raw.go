@@ -82,6 +82,10 @@ func (b *builder) rawArch() error {
 		if len(names) == 0 {
 			return b.errorf(b.Recipe.Pos, "the inputs have no tensor in common")
 		}
+	case RawUnion:
+		if len(lacks) > 0 {
+			b.warnf("%d tensors are not in all inputs and are merged over those that have them: %s", len(lacks), b.someLacking(lacks))
+		}
 	case RawStrict:
 		if len(lacks) > 0 {
 			return b.errorf(b.Recipe.Pos, "%d tensors are not in all inputs: %s; --tensor-intersection leaves them out, --tensor-union merges what there is", len(lacks), b.someLacking(lacks))
