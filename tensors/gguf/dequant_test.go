@@ -101,7 +101,7 @@ func TestDequantizeErrors(t *testing.T) {
 	for _, c := range []struct {
 		k    Type
 		n, b int
-	}{{Q4_0, 33, 18}, {Q4_0, 32, 17}, {Q6_K, 32, 210}, {IQ2_XXS, 256, 66}, {Type(5), 1, 1}} {
+	}{{Q4_0, 33, 18}, {Q4_0, 32, 17}, {Q6_K, 32, 210}, {Q8_K, 256, 292}, {Type(5), 1, 1}} {
 		if err := Dequantize(make([]float32, c.n), c.k, make([]byte, c.b)); err == nil {
 			t.Errorf("%s: %d elements of %d bytes were decoded", c.k, c.n, c.b)
 		}

@@ -59,11 +59,11 @@ var types = map[Type]traits{
 	Q5_K: {"Q5_K", 256, 176, decodeQ5K}, Q6_K: {"Q6_K", 256, 210, decodeQ6K},
 	IQ4_NL: {"IQ4_NL", 32, 18, decodeIQ4NL}, IQ4_XS: {"IQ4_XS", 256, 136, decodeIQ4XS}, MXFP4: {"MXFP4", 32, 17, decodeMXFP4},
 	TQ1_0: {"TQ1_0", 256, 54, decodeTQ1}, TQ2_0: {"TQ2_0", 256, 66, decodeTQ2},
+	IQ2_XXS: {"IQ2_XXS", 256, 66, decodeIQ2XXS}, IQ2_XS: {"IQ2_XS", 256, 74, decodeIQ2XS}, IQ2_S: {"IQ2_S", 256, 82, decodeIQ2S},
+	IQ3_XXS: {"IQ3_XXS", 256, 98, decodeIQ3XXS}, IQ3_S: {"IQ3_S", 256, 110, decodeIQ3S},
+	IQ1_S: {"IQ1_S", 256, 50, decodeIQ1S}, IQ1_M: {"IQ1_M", 256, 56, decodeIQ1M}, NVFP4: {"NVFP4", 64, 36, decodeNVFP4},
 	// Laid out so that a file with them can be opened and its other tensors read.
-	Q8_1: {"Q8_1", 32, 40, nil}, Q8_K: {"Q8_K", 256, 292, nil},
-	IQ2_XXS: {"IQ2_XXS", 256, 66, nil}, IQ2_XS: {"IQ2_XS", 256, 74, nil}, IQ3_XXS: {"IQ3_XXS", 256, 98, nil},
-	IQ1_S: {"IQ1_S", 256, 50, nil}, IQ3_S: {"IQ3_S", 256, 110, nil}, IQ2_S: {"IQ2_S", 256, 82, nil}, IQ1_M: {"IQ1_M", 256, 56, nil},
-	NVFP4: {"NVFP4", 64, 36, nil}, Q1_0: {"Q1_0", 128, 18, nil},
+	Q8_1: {"Q8_1", 32, 40, nil}, Q8_K: {"Q8_K", 256, 292, nil}, Q1_0: {"Q1_0", 128, 18, nil},
 }
 
 // String gives ggml's name of the type, such as Q4_K.
