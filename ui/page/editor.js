@@ -124,13 +124,12 @@ export function Editor({ text, path, problems, change, save, jump }) {
     <div class="editor">
       <div class="gutter" aria-hidden="true"><div ref=${gutter}>${lines.map((_, i) => html`<div key=${i} class=${bad.get(i + 1)?.severity || ""}>${i + 1}</div>`)}</div></div>
       <div class="paper">
-        <span class="ruler" ref=${ruler} aria-hidden="true">${"x".repeat(100)}</span>
-        <div class="behind" aria-hidden="true"><pre class="back" ref=${back}>${lines.map((l, i) => html`<${Line} key=${i} text=${l} problem=${bad.get(i + 1)} />`)}</pre></div>
+        <div class="behind" aria-hidden="true"><span class="ruler" ref=${ruler}>${"x".repeat(100)}</span><pre class="back" ref=${back}>${lines.map((l, i) => html`<${Line} key=${i} text=${l} problem=${bad.get(i + 1)} />`)}</pre></div>
         <textarea ref=${area} value=${text} wrap="off" spellcheck=${false} autocapitalize="off" autocomplete="off" autocorrect="off" rows="18"
           aria-label="Recipe" aria-describedby="problems editor-keys" aria-invalid=${problems.some((p) => p.severity === "error")}
           aria-autocomplete="list" aria-haspopup="listbox" aria-controls=${menu ? "completions" : undefined} aria-activedescendant=${menu && chosen >= 0 ? id(chosen) : undefined}
           onInput=${written} onKeyDown=${pressed} onScroll=${scrolled} onBlur=${shut} onClick=${shut}></textarea>
-        ${menu && html`<${Menu} menu=${menu} chosen=${chosen} id=${id} take=${take} doc=${doc} box=${box} scroll=${{ x: area.current.scrollLeft, y: area.current.scrollTop, width: area.current.clientWidth }} />`}
+        ${menu && html`<${Menu} menu=${menu} chosen=${chosen} id=${id} take=${take} doc=${doc} box=${box} scroll=${{ x: area.current.scrollLeft, y: area.current.scrollTop }} />`}
       </div>
     </div>
     <p id="editor-keys" class="soft small">Ctrl+Space completes, Enter takes, Esc leaves. Ctrl+S saves.</p>
@@ -148,9 +147,8 @@ function Line({ text, problem }) {
 function Menu({ menu, chosen, id, take, doc, box, scroll }) {
   const list = useRef();
   useEffect(() => { list.current?.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" }); }, [chosen]);
-  const left = Math.max(0, Math.min(menu.column * box.ch - scroll.x, scroll.width - 300));
   return html`
-    <div class="menu" style=${{ left: `${left}px`, top: `${menu.line * box.line - scroll.y + 10}px` }}>
+    <div class="menu" style=${{ left: `min(${Math.max(0, menu.column * box.ch - scroll.x)}px, max(0px, 100% - 30rem))`, top: `${menu.line * box.line - scroll.y + 10}px` }}>
       <ul id="completions" role="listbox" aria-label="Completions" ref=${list}>
         ${menu.items.map((c, i) => html`<li key=${c.label} id=${id(i)} role="option" aria-selected=${i === chosen} onMouseDown=${(e) => { e.preventDefault(); take(i); }}>
           <span>${c.label}</span>${c.detail && html` <span class="soft">${c.detail}</span>`}</li>`)}
