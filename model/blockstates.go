@@ -3,6 +3,7 @@ package model
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	gt "github.com/gomlx/gomlx/core/tensors"
@@ -15,22 +16,47 @@ const (
 	stateStep   = 16
 )
 
+// BlockWeights reads a model's tensors under the names of its class.
+type BlockWeights struct {
+	Values func(name string, shape []int) ([]float32, error)
+	Rows   func(name string, rows []int32, width int) ([]float32, error) // of a matrix
+}
+
 // BlockStates sends texts through a model and shows the hidden states that enter each block, [tokens, H] of one text, and at last those
 // that leave the last one: visit is called for block 0, text by text in order of length, then for block 1, and so on; block len(d.Layers)
 // is the end. A text is computed as if it were alone. The receiver must not keep the slice.
 //
-// The weights of one block are on the device at a time, read by values under the names of the model's class as Refill does, so that a
-// model of any depth needs the memory of a block. The model must be a causal language model.
-func (d *Description) BlockStates(ctx context.Context, texts [][]int32, o Options, values func(name string, shape []int) ([]float32, error), visit func(block, text int, states []float32) error) error {
+// The weights of one block are on the device at a time, and of the embedding the rows that are asked for, so that a model of any depth
+// needs the memory of a block. The model must be a causal language model.
+func (d *Description) BlockStates(ctx context.Context, texts [][]int32, o Options, weights BlockWeights, visit func(block, text int, states []float32) error) error {
 	if d.Head != HeadLM {
 		return badInput("hidden states are asked for of a model of type %s, which is no causal language model", d.ModelType)
 	}
+	for _, text := range texts {
+		for _, id := range text {
+			if id < 0 || int(id) >= d.Vocab {
+				return &VocabularyError{ID: int(id), Vocab: d.Vocab}
+			}
+		}
+	}
+	// The model's vocabulary is what the texts have.
+	rows, texts := usedRows(texts)
+	small := *d
+	small.Vocab = len(rows)
+	d = &small
 	m, err := Unfilled(d, o)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	if err := m.fillStage(ctx, m.stem, values); err != nil {
+	values := weights.Values
+	err = m.fillStage(ctx, m.stem, func(name string, shape []int) ([]float32, error) {
+		if name == d.Names.Embed+".weight" {
+			return weights.Rows(name, rows, d.Hidden)
+		}
+		return values(name, shape)
+	})
+	if err != nil {
 		return err
 	}
 	var walks []*Walk
@@ -86,6 +112,28 @@ func (d *Description) BlockStates(ctx context.Context, texts [][]int32, o Option
 		m.emptyStage(s)
 	}
 	return show(len(m.blocks))
+}
+
+// usedRows lists the ids that texts have, in order, and the texts by their places in the list.
+func usedRows(texts [][]int32) (rows []int32, renamed [][]int32) {
+	at := map[int32]int32{}
+	for _, text := range texts {
+		for _, id := range text {
+			at[id] = 0
+		}
+	}
+	rows = slices.Sorted(maps.Keys(at))
+	for i, id := range rows {
+		at[id] = int32(i)
+	}
+	for _, text := range texts {
+		list := make([]int32, len(text))
+		for i, id := range text {
+			list[i] = at[id]
+		}
+		renamed = append(renamed, list)
+	}
+	return rows, renamed
 }
 
 // stateBatches groups texts of about the same length.

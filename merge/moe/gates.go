@@ -4,12 +4,11 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/gomlx/compute"
 
 	"github.com/mergekit/mergekit/internal/linalg"
-	"github.com/mergekit/mergekit/merge"
-	"github.com/mergekit/mergekit/tensors"
 )
 
 // Gates are the rows of the routers.
@@ -60,7 +59,7 @@ func (p *Plan) Gates(ctx context.Context, o GateOptions) (*Gates, error) {
 		return nil, err
 	}
 	if p.Config.Gate == GateCheapEmbed {
-		vectors, err = p.embedded(texts)
+		vectors = p.embedded(texts)
 	} else {
 		vectors, err = p.hidden(ctx, texts, o)
 	}
@@ -150,36 +149,25 @@ func (g *Gates) draw(uniform bool, seed uint64) {
 }
 
 // embedded sums the embeddings of all tokens of prompts; the unit vector of the sum serves every layer.
-func (p *Plan) embedded(texts map[string][]int32) (func(prompts []string) ([][]float64, error), error) {
-	src, err := merge.Source(p.Base, p.embed)
-	if err != nil {
-		return nil, err
-	}
-	scratch := make([]byte, p.Hidden*src.DType().Size())
-	row := make([]float32, p.Hidden)
+func (p *Plan) embedded(texts map[string][]int32) func(prompts []string) ([][]float64, error) {
+	read := reader{m: p.Base}
 	return func(prompts []string) ([][]float64, error) {
-		sum := make([]float64, p.Hidden)
+		var ids []int32
 		for _, text := range prompts {
-			for _, id := range texts[text] {
-				b, err := src.Bytes(int64(id)*int64(p.Hidden), int64(p.Hidden), scratch)
-				if err != nil {
-					return nil, err
-				}
-				if err := tensors.DecodeFloat32(row, b, src.DType()); err != nil {
-					return nil, fmt.Errorf("%s: %w", src, err)
-				}
-				for i, x := range row {
-					sum[i] += float64(x)
-				}
-			}
+			ids = append(ids, texts[text]...)
 		}
+		rows, err := read.rowsOf(p.embed, ids, p.Hidden)
+		if err != nil {
+			return nil, err
+		}
+		sum := pool(rows, p.Hidden, true) // the mean has the direction of the sum
 		normalise(sum)
 		list := make([][]float64, p.Layers)
 		for i := range list {
-			list[i] = append([]float64(nil), sum...)
+			list[i] = slices.Clone(sum)
 		}
 		return list, nil
-	}, nil
+	}
 }
 
 func subtract(a, b []float64) {

@@ -3,6 +3,7 @@ package moe
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 
 	"github.com/mergekit/mergekit/merge"
@@ -95,8 +96,8 @@ func (p *Plan) hidden(ctx context.Context, texts map[string][]int32, o GateOptio
 		states[text] = make([][]float64, p.Layers)
 	}
 	average := p.Config.Gate == GateHiddenAvg
-	read := reader{m: p.Base, d: d}
-	err = d.BlockStates(ctx, sequences, model.Options{Backend: backend}, read.values, func(layer, text int, x []float32) error {
+	read := reader{m: p.Base, d: d, waiting: new(int)}
+	err = d.BlockStates(ctx, sequences, model.Options{Backend: backend}, model.BlockWeights{Values: read.values, Rows: read.rows}, func(layer, text int, x []float32) error {
 		if layer == p.Layers {
 			return nil
 		}
@@ -141,9 +142,13 @@ func pool(x []float32, width int, average bool) []float64 {
 
 // reader gives a model's tensors to a forward pass, under the names of its class, as an adapter leaves them.
 type reader struct {
-	m *plan.Model
-	d *model.Description
+	m       *plan.Model
+	d       *model.Description
+	waiting *int // bytes read since the last collection
 }
+
+// collectEvery is how many bytes of tensors that went to the device may wait for the collector.
+const collectEvery = 256 << 20
 
 func (r reader) values(name string, shape []int) ([]float32, error) {
 	info, ok := r.d.Find(r.m, name)
@@ -157,8 +162,45 @@ func (r reader) values(name string, shape []int) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
+	if *r.waiting > collectEvery {
+		runtime.GC()
+		*r.waiting = 0
+	}
+	*r.waiting += 4 * int(info.Elems())
 	x := make([]float32, info.Elems())
 	return x, readFloats(src, x)
+}
+
+// rows gives rows of a matrix of the model's class.
+func (r reader) rows(name string, rows []int32, width int) ([]float32, error) {
+	info, ok := r.d.Find(r.m, name)
+	if !ok {
+		return nil, &model.MissingError{Checkpoint: r.m.Name(), Tensor: name, Shape: []int{len(rows), width}}
+	}
+	return r.rowsOf(info.Name, rows, width)
+}
+
+// rowsOf gives rows of a matrix of the model.
+func (r reader) rowsOf(name string, rows []int32, width int) ([]float32, error) {
+	src, err := merge.Source(r.m, name)
+	if err != nil {
+		return nil, err
+	}
+	if info, _ := r.m.Lookup(name); len(info.Shape) != 2 || info.Shape[1] != width {
+		return nil, &model.ShapeError{Checkpoint: r.m.Name(), Tensor: name, Have: info.Shape, Want: []int{len(rows), width}}
+	}
+	scratch := make([]byte, width*src.DType().Size())
+	x := make([]float32, len(rows)*width)
+	for i, row := range rows {
+		b, err := src.Bytes(int64(row)*int64(width), int64(width), scratch)
+		if err != nil {
+			return nil, err
+		}
+		if err := tensors.DecodeFloat32(x[i*width:(i+1)*width], b, src.DType()); err != nil {
+			return nil, fmt.Errorf("%s: %w", src, err)
+		}
+	}
+	return x, nil
 }
 
 // readFloats reads a whole tensor, piece by piece, and gives its pages back.

@@ -562,12 +562,14 @@ func TestBlockStates(t *testing.T) {
 	defer m.Close()
 	texts := [][]int32{{5}, {1, 2, 3, 4, 5, 6, 7}, make([]int32, 40), {9, 8, 7}}
 	states := map[[2]int][]float32{}
-	c, err := tensors.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	read := func(name string, _ []int) ([]float32, error) { return values(t, dir, name), nil }
+	read := model.BlockWeights{Values: func(name string, _ []int) ([]float32, error) { return values(t, dir, name), nil }, Rows: func(name string, rows []int32, width int) ([]float32, error) {
+		all := values(t, dir, name)
+		var x []float32
+		for _, r := range rows {
+			x = append(x, all[int(r)*width:int(r+1)*width]...)
+		}
+		return x, nil
+	}}
 	err = d.BlockStates(context.Background(), texts, model.Options{Backend: b}, read, func(block, text int, x []float32) error {
 		states[[2]int{block, text}] = slices.Clone(x)
 		return nil
