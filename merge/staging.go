@@ -77,7 +77,33 @@ func newStaging(list []*recipe.Recipe, o Options) (*staging, error) {
 	g.Fuse(o.Plan.RNG, o.Stages.Keep || o.Stages.Dir != "")
 	st := &staging{g: g, o: o, dirs: map[*stages.Stage]string{}, keys: map[*stages.Stage]string{}, reads: map[*stages.Stage][]origin{}, values: map[*plan.Stage]*stageValues{}}
 	st.o.stages, st.o.Plan.OpenStage = st, st.open
+	if o.Plan.Fetch != nil {
+		st.o.Plan.Fetch = fetchOnce(o.Plan.Fetch)
+	}
 	return st, nil
+}
+
+// fetchOnce remembers where models were brought to. Recipes are planned several times, and all of them must read the same revision.
+func fetchOnce(fetch plan.Fetch) plan.Fetch {
+	type question struct {
+		path, revision string
+		weights        bool
+	}
+	dirs := map[question]string{}
+	var mu sync.Mutex
+	return func(path, revision string, weights bool) (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		q := question{path, revision, weights}
+		if dir, ok := dirs[q]; ok {
+			return dir, nil
+		}
+		dir, err := fetch(path, revision, weights)
+		if err == nil {
+			dirs[q] = dir
+		}
+		return dir, err
+	}
 }
 
 // open finds a stage by name: the directory it was written to, or its values as they will be.

@@ -435,3 +435,22 @@ models: [{model: one+M/lora1, parameters: {weight: 0.5}}, {model: M/ft2, paramet
 		t.Error(states(s), warnings)
 	}
 }
+
+// TestStagesFetchOnce asks for a model of a hub once, however often recipes are planned: all must read the same revision.
+func TestStagesFetchOnce(t *testing.T) {
+	b := openBackend(t, "go")
+	asked := map[string]int{}
+	o := merge.Options{Backend: b, Plan: plan.Options{Fetch: func(path, _ string, _ bool) (string, error) {
+		asked[path]++
+		return filepath.Join(golden, "models", filepath.Base(path)), nil
+	}}}
+	text := strings.ReplaceAll(fusedFiles["statistics"], "M/", "org/")
+	if _, err := merge.Run(context.Background(), stagesFile(t, text), filepath.Join(t.TempDir(), "out"), o); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"org/base", "org/ft1", "org/ft2", "org/ft3"} {
+		if asked[name] != 1 {
+			t.Errorf("%s was asked for %d times", name, asked[name])
+		}
+	}
+}
