@@ -369,7 +369,7 @@ CASES = {
     "shrinks_pad": two("padded", "chat", tokenizer={"source": "union", "pad_to_multiple_of": 128}),
     "ghosts": two("ghosts", "chat", tokenizer_source="union"),
     "ghosts_other": two("chat", "ghosts", tokenizer_source="union"),
-    "ghosts_base": two("ghosts", "base", tokenizer_source="base"),
+    "ghosts_base": two("ghosts", "base", base_model="ghosts", tokenizer_source="base"),
     "tied": two("tied", "base", tokenizer_source="union"),
     "tied_both": {"merge_method": "passthrough", "models": [{"model": "tied"}], "tokenizer_source": "base"},
     "half": two("half", "chat", tokenizer_source="union", dtype="float32"),
