@@ -23,15 +23,15 @@ type shuffleFlags struct {
 	file    string
 }
 
-func (o *shuffleFlags) register(cmd *cobra.Command) {
+func (s *shuffleFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringArrayVarP(&o.models, "model", "m", nil, "a model that gives layers (repeatable)")
-	f.Float64SliceVarP(&o.weights, "weight", "w", nil, "the chance of a model's layers, or with --full-random the share of them, for each model in turn (default: all alike)")
-	bothFlags(cmd, &o.full, "full-random", false, "take any layers, in any order")
-	bothFlags(cmd, &o.half, "fp16", false, "write float16")
-	bothFlags(cmd, &o.print, "print-yaml", false, "print the recipe")
-	f.StringVar(&o.file, "write-yaml", "", "write the recipe to this file")
-	bothFlags(cmd, &o.dryRun, "dry-run", false, "merge nothing")
+	f.StringArrayVarP(&s.models, "model", "m", nil, "a model that gives layers (repeatable)")
+	f.Float64SliceVarP(&s.weights, "weight", "w", nil, "the chance of a model's layers, or with --full-random the share of them, for each model in turn (default: all alike)")
+	bothFlags(cmd, &s.full, "full-random", false, "take any layers, in any order")
+	bothFlags(cmd, &s.half, "fp16", false, "write float16")
+	bothFlags(cmd, &s.print, "print-yaml", false, "print the recipe")
+	f.StringVar(&s.file, "write-yaml", "", "write the recipe to this file")
+	bothFlags(cmd, &s.dryRun, "dry-run", false, "merge nothing")
 }
 
 func newLayershuffleCommand() *cobra.Command {
