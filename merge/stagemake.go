@@ -3,6 +3,8 @@ package merge
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -74,8 +76,14 @@ func (st *staging) temporary() bool {
 	return st.o.Stages.Dir == "" && st.o.Stages.Cache == "" && !st.o.Stages.Keep
 }
 
-// keyed is how much of a key a directory's name has.
-const keyed = 16
+// stamp identifies the bytes of a stage.
+func (st *staging) stamp(s *stages.Stage) string {
+	sum := sha256.Sum256([]byte(st.o.Backend.Name() + "|" + st.keys[s]))
+	return hex.EncodeToString(sum[:])
+}
+
+// stamped is how much of a stamp a directory's name has.
+const stamped = 16
 
 // place is the directory of a stage.
 func (st *staging) place(s *stages.Stage) (string, error) {
@@ -90,7 +98,7 @@ func (st *staging) place(s *stages.Stage) (string, error) {
 	if dir := st.o.Stages.Dir; dir != "" {
 		return filepath.Join(dir, s.Name), nil
 	}
-	return filepath.Join(st.cache(), s.Name+"-"+st.keys[s][:keyed]), nil
+	return filepath.Join(st.cache(), s.Name+"-"+st.stamp(s)[:stamped]), nil
 }
 
 // make writes a stage to its directory, unless it is there. The summary is nil then.
@@ -102,9 +110,9 @@ func (st *staging) make(ctx context.Context, s *stages.Stage, report *StageRepor
 	o := st.o
 	o.Resume, o.Force = true, false
 	if o.Stages.Dir == "" {
-		o.CopyTokenizer, o.Provenance = true, false
+		o.CopyTokenizer, o.Provenance, o.ShardBytes = true, false, 0 // whatever the output's options are
 	} else {
-		o.extra = map[string][]byte{stageMark: []byte(st.keys[s] + "\n")}
+		o.extra = map[string][]byte{stageMark: []byte(st.stamp(s) + "\n")}
 	}
 	report.Dir = dir
 	there, err := st.there(s, dir)
@@ -173,7 +181,7 @@ func (st *staging) there(s *stages.Stage, dir string) (bool, error) {
 	case !marked:
 		st.warn("%s was made by another program and is taken as the stage %s; remove it, or use --no-lazy, to make it anew", dir, s.Name)
 		return true, nil
-	case string(bytes.TrimSpace(mark)) != st.keys[s]:
+	case string(bytes.TrimSpace(mark)) != st.stamp(s):
 		st.warn("%s is of another recipe, or of other inputs, than %s is now, so it is made anew", dir, s.Name)
 		return false, nil
 	}
@@ -191,7 +199,7 @@ func (st *staging) clean() {
 		return // none was written
 	}
 	for _, s := range st.g.Stages {
-		ours := regexp.MustCompile(`^\.?` + regexp.QuoteMeta(s.Name) + `-[0-9a-f]{` + fmt.Sprint(keyed) + `}(\.[a-z.]+)?$`)
+		ours := regexp.MustCompile(`^\.?` + regexp.QuoteMeta(s.Name) + `-[0-9a-f]{` + fmt.Sprint(stamped) + `}(\.[a-z.]+)?$`)
 		for _, e := range list {
 			if s.Name != "" && ours.MatchString(e.Name()) {
 				_ = os.RemoveAll(filepath.Join(dir, e.Name()))

@@ -214,7 +214,8 @@ func PlanRecipes(list []*recipe.Recipe, o Options, see func(s *PlannedStage) err
 	return nil
 }
 
-// key identifies everything that a stage's bytes depend on: recipe, inputs, options, program.
+// key identifies everything that a stage's bytes depend on, but for the kind of backend, on which the last bits do: recipe, inputs,
+// options, program.
 func (st *staging) key(s *stages.Stage, p *plan.Plan) string {
 	st.reads[s] = direct(p)
 	if key := st.keys[s]; key != "" {
@@ -224,13 +225,13 @@ func (st *staging) key(s *stages.Stage, p *plan.Plan) string {
 	nameless.Name = "" // renamed, it is what it was
 	q := *p
 	q.Recipe = &nameless
-	kind := ""
-	if st.o.Backend != nil {
-		kind = st.o.Backend.Name()
+	o := st.o
+	if o.Stages.Dir == "" {
+		o.ShardBytes = 0 // as make has it
 	}
 	h := sha256.New()
 	po := st.o.Plan
-	fmt.Fprintf(h, "stage 1|%s|%s|%t %t %t %t|%t %t|", st.o.Version, identity(&q, nil, st.o, kind), po.AllowCrimes, po.TruncateVocabulary, po.KeepUndescribed, po.FuseExperts,
+	fmt.Fprintf(h, "stage 1|%s|%s|%t %t %t %t|%t %t|", st.o.Version, identity(&q, nil, o, ""), po.AllowCrimes, po.TruncateVocabulary, po.KeepUndescribed, po.FuseExperts,
 		st.o.CopyTokenizer, st.o.ModelCard)
 	for _, m := range p.Models { // configurations, tokenizers and what else is copied
 		if m.Stage != nil {
