@@ -3,6 +3,7 @@ package ui
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -76,7 +77,7 @@ func readNames(dir string) (names []string, more bool, err error) {
 	}
 	defer d.Close()
 	all, err := d.Readdirnames(maxEntries + 1)
-	if err != nil && len(all) == 0 && err != io.EOF {
+	if err != nil && len(all) == 0 && !errors.Is(err, io.EOF) {
 		return nil, false, err
 	}
 	if more = len(all) > maxEntries; more {

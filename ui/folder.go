@@ -28,7 +28,7 @@ func openFolder(dir string) (*folder, error) {
 		abs, err = filepath.EvalSymlinks(abs)
 	}
 	if err != nil {
-		return nil, &tensors.FormatError{File: dir, Msg: "cannot be opened", Hint: "give a directory with checkpoints or recipes", Err: err}
+		return nil, &tensors.FormatError{File: dir, Msg: "cannot be opened: " + cause(err), Hint: "give a directory with checkpoints or recipes", Err: err}
 	}
 	if st, err := os.Stat(abs); err != nil || !st.IsDir() {
 		return nil, &tensors.FormatError{File: dir, Msg: "is no directory", Hint: "give the directory that the page is to show", Err: err}

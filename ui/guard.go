@@ -34,7 +34,7 @@ func newGuard(port int, next http.Handler) *guard {
 // newSecret has 256 random bits.
 func newSecret() string {
 	var b [32]byte
-	rand.Read(b[:]) // never fails
+	_, _ = rand.Read(b[:]) // never fails
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
