@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mergekit/mergekit/arch/checkpoint"
 )
@@ -39,9 +40,10 @@ type Entry struct {
 
 // Bounds of what a listing looks at.
 const (
-	maxEntries  = 2000 // of a directory
-	maxDepth    = 5    // of the search for checkpoints
-	maxVisited  = 4000 // directories of such a search
+	maxEntries  = 2000            // of a directory
+	maxDepth    = 5               // of the search for checkpoints
+	maxVisited  = 4000            // directories of such a search
+	modelsAge   = 2 * time.Second // for which a list of models is believed: it is asked for at every key
 	peekedBytes = 8 << 10
 	maxRecipe   = 1 << 20
 )
@@ -52,8 +54,9 @@ func (f *folder) browse(dir string) (list []Entry, more bool, err error) {
 	if err != nil {
 		return nil, false, &PathError{Path: f.name(dir), Msg: "cannot be listed", Err: err}
 	}
+	visited := 0
 	for _, name := range names {
-		if e, ok := f.entry(dir, name); ok {
+		if e, ok := f.entry(dir, name, &visited); ok {
 			list = append(list, e)
 		}
 	}
@@ -87,8 +90,9 @@ func readNames(dir string) (names []string, more bool, err error) {
 	return slices.DeleteFunc(all, func(n string) bool { return strings.HasPrefix(n, ".") }), more, nil
 }
 
-// entry says what a name is; false if it is not shown. A link is shown if it leads to something inside.
-func (f *folder) entry(dir, name string) (Entry, bool) {
+// entry says what a name is; false if it is not shown. A link is shown if it leads to something inside. visited counts the directories
+// that were searched for whether they hold anything.
+func (f *folder) entry(dir, name string, visited *int) (Entry, bool) {
 	full := filepath.Join(dir, name)
 	real, err := f.find(f.name(full))
 	if err != nil {
@@ -101,7 +105,7 @@ func (f *folder) entry(dir, name string) (Entry, bool) {
 		return e, false
 	case st.IsDir():
 		f.lookInto(real, &e)
-		if e.Kind == KindFolder && !holds(real, maxDepth, new(int)) {
+		if e.Kind == KindFolder && !holds(real, maxDepth, visited) {
 			return e, false
 		}
 		return e, true
@@ -193,6 +197,20 @@ func holds(dir string, depth int, visited *int) bool {
 
 // models lists the checkpoints and adapters below the folder, for completion and choice.
 func (f *folder) models() []Entry {
+	f.mu.Lock()
+	list, at := f.list, f.listed
+	f.mu.Unlock()
+	if !at.IsZero() && time.Since(at) < modelsAge {
+		return list
+	}
+	list = f.search()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.list, f.listed = list, time.Now()
+	return list
+}
+
+func (f *folder) search() []Entry {
 	var list []Entry
 	visited := 0
 	var walk func(dir string, depth int)

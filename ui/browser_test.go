@@ -292,7 +292,8 @@ func TestPage(t *testing.T) {
 		t.Errorf("the recipe is\n%s\nwant\n%s", text, want)
 	}
 	b.do("the plan follows", sees(".good", "can be run"), sees(".plan td", "238 kB"))
-	b.do("completing a model", cursor("model: models/ft2"), write(kb.Backspace), completeKey(), sees("[role=option][aria-selected=true]", "models/ft1"), sees("[role=option]", "models/ft2"))
+	b.do("completing a model", cursor("model: models/ft2"), write(kb.Backspace), completeKey(), sees("[role=option][aria-selected=true]", "models/ft1"), sees("[role=option]", "models/ft2"),
+		sees(".problems .error", "at line 7, column 12"))
 	b.shoot("completion")
 	b.do("choosing by arrow", completeKey(), sees("[role=option][aria-selected=true]", "models/ft1"), write(kb.ArrowDown), sees("[role=option][aria-selected=true]", "models/ft2"), write(kb.Enter), misses(".menu"))
 	b.do("completing a parameter", cursor("weight: 0.5, density: 0.5"), write(", "), completeKey(), act(chromedp.Sleep(300*time.Millisecond)), misses(".menu")) // both are there

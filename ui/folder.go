@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -18,8 +19,10 @@ import (
 type folder struct {
 	root string // real path
 
-	mu    sync.Mutex
-	named []string // real paths
+	mu     sync.Mutex
+	named  []string // real paths
+	list   []Entry  // the models, as they were found when listed
+	listed time.Time
 }
 
 func openFolder(dir string) (*folder, error) {

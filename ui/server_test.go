@@ -466,10 +466,11 @@ func TestFaultyRun(t *testing.T) {
 func TestStop(t *testing.T) {
 	gate := make(chan struct{})
 	arrived := make(chan struct{}, 10)
-	hold := true
+	var hold atomic.Bool
+	hold.Store(true)
 	q := newSession(t, func(o *Options) {
 		o.Merge.Planned = func(*plan.Plan) error { // the merge waits here
-			if hold {
+			if hold.Load() {
 				arrived <- struct{}{}
 				<-gate
 			}
@@ -488,7 +489,7 @@ func TestStop(t *testing.T) {
 	if r := q.finish(); r.State != runInterrupted {
 		t.Fatalf("%+v", r)
 	}
-	hold = false
+	hold.Store(false)
 
 	// One that was stopped while it wrote.
 	o := q.s.o.Merge
@@ -518,7 +519,7 @@ func TestStop(t *testing.T) {
 	if q.ask("GET", "/api/output?path=out", nil, &v); !v.Exists || v.Partial {
 		t.Errorf("%+v", v)
 	}
-	hold = true
+	hold.Store(true)
 	start.Output, start.Resume = "second", false
 	q.ask("POST", "/api/run", start, nil)
 	<-arrived

@@ -48,8 +48,8 @@ function Work({ path, dir, loaded, run }) {
     const stop = new AbortController();
     const timer = setTimeout(() => {
       post("/api/check", { path: name, text: draft.text }, stop.signal).then(
-        (c) => { setChecked(c); },
-        (e) => e.name === "AbortError" || setChecked({ problems: [{ line: 0, severity: "error", message: e.message }], plans: [] }),
+        (c) => setChecked({ ...c, text: draft.text }),
+        (e) => e.name === "AbortError" || setChecked({ problems: [{ line: 0, severity: "error", message: e.message }], plans: [], text: draft.text }),
       );
     }, checked ? 200 : 0);
     return () => { clearTimeout(timer); stop.abort(); };
@@ -89,7 +89,7 @@ function Work({ path, dir, loaded, run }) {
     <div class="work">
       <div class="left">
         <${Editor} text=${draft.text} path=${name} problems=${problems} change=${(text) => { update({ text }); setNote(""); }} save=${save} jump=${jump} />
-        <${Problems} list=${problems} ready=${checked !== null} go=${(p) => setJump({ ...p })} />
+        <${Problems} list=${problems} ready=${checked !== null && checked.text === draft.text} go=${(p) => setJump({ ...p })} />
       </div>
       <div class="right">
         <${Plans} plans=${checked ? checked.plans : []} />
@@ -104,7 +104,7 @@ function Problems({ list, ready, go }) {
   const order = { error: 0, warning: 1, note: 2 };
   const sorted = [...list].sort((a, b) => order[a.severity] - order[b.severity] || a.line - b.line);
   return html`<section id="problems" aria-label="What is wrong" aria-live="polite">
-    ${!ready ? "" : !list.length ? html`<p class="good">The recipe can be run.</p>` : html`<ul class="problems">${sorted.map((p, i) => html`
+    ${!list.length ? (ready ? html`<p class="good">The recipe can be run.</p>` : html`<p class="soft">Checking …</p>`) : html`<ul class="problems">${sorted.map((p, i) => html`
       <li key=${i} class=${p.severity}>${p.line > 0
         ? html`<button type="button" onClick=${() => go(p)}>${words[p.severity]} at line ${p.line}, column ${p.col}</button> ${p.message}`
         : html`<b>${words[p.severity]}</b> ${p.message}`}</li>`)}</ul>`}
