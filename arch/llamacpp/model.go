@@ -30,44 +30,14 @@ func Open(path string) (*tensors.Checkpoint, *Model, error) {
 	return nil, nil, err
 }
 
-// checkpoint lists the tensors in file order.
+// checkpoint lists the tensors in file order, and takes the file over.
 func (m *Model) checkpoint(path string) (*tensors.Checkpoint, error) {
-	var files []*tensors.File
-	fail := func(err error) (*tensors.Checkpoint, error) {
-		for _, f := range files {
-			_ = f.Close()
-		}
-		return nil, err
-	}
-	for _, part := range m.f.Files() {
-		f, err := tensors.OpenFile(part)
-		if err != nil {
-			return fail(err)
-		}
-		files = append(files, f)
-	}
 	list, err := m.weights()
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
-	if len(list) > 0 { // the first to be closed closes the file for all
-		list[0].Source = &closing{list[0].Source, m.f}
-	}
-	c, err := tensors.Assemble(path, files, list, map[string]string{"format": "pt"})
-	if err != nil {
-		return fail(err)
-	}
-	return c, nil
+	return tensors.Assemble(path, m.f.Parts(), list, map[string]string{"format": "pt"})
 }
-
-// closing is a source that the file is closed with.
-type closing struct {
-	tensors.Source
-	f *gguf.File
-}
-
-// Close closes the file.
-func (c *closing) Close() error { return c.f.Close() }
 
 // family is an architecture of GGUF files that is understood.
 type family struct {
@@ -283,7 +253,12 @@ func (m *Model) weights() (list []tensors.Listing, err error) {
 			}
 			s.headSize = m.headSize
 		}
-		list = append(list, tensors.Listing{Info: tensors.Info{Name: name, DType: s.to, Shape: t.Shape}, Source: s})
+		l := tensors.Listing{Info: tensors.Info{Name: name, DType: s.to, Shape: t.Shape}, Source: s}
+		if s.plain() {
+			l.File, l.Offset = t.Begin()
+			l.Source = nil
+		}
+		list = append(list, l)
 	}
 	return list, nil
 }
@@ -358,7 +333,12 @@ type stored struct {
 	headSize int64 // rows of a head whose order is to be undone; 0: rows are in order
 }
 
-// WillNeed does nothing: the file is read and not mapped.
+// plain reports whether the file has the tensor's bytes as they are wanted.
+func (s *stored) plain() bool {
+	return s.headSize == 0 && map[gguf.Type]tensors.DType{gguf.F32: tensors.F32, gguf.F16: tensors.F16, gguf.BF16: tensors.BF16}[s.tensor.Type] == s.to
+}
+
+// WillNeed does nothing: blocks are decoded in the order of the file, which the system reads ahead by itself.
 func (s *stored) WillNeed(int64, int64) {}
 
 // Release does nothing.

@@ -4,7 +4,7 @@
 // The words, used the same way everywhere in this package:
 //
 //   - A File is an opened GGUF, with all its parts if it is split; its metadata and tensor table are in memory, tensor
-//     data stay on disk and are read with positioned reads, so that a file which shrinks is an error and not a signal.
+//     data are in the mapped files.
 //   - A Type is how the elements of a tensor are stored: plain (F32, BF16, I8…) or in blocks of 32 or 256 elements that
 //     share scales (Q4_1, Q6_K…). A row is a whole number of blocks.
 //   - A Tensor's Shape has the order of torch: the slowest axis first. The file has it the other way round.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -54,7 +53,7 @@ type File struct {
 	meta    map[string]value
 	tensors []Tensor
 	index   map[string]int
-	parts   []*os.File
+	parts   []*tensors.File
 	headers []int64 // bytes before the data, per part
 }
 
@@ -128,40 +127,17 @@ func (f *File) open(path string) error {
 
 // openPart opens one file and parses its header; the file joins f.parts at once, so that Close finds it.
 func (f *File) openPart(path string) (*header, error) {
-	st, err := os.Stat(path) // before opening, which would wait for ever on a pipe
+	file, err := tensors.OpenFile(path)
 	if err != nil {
-		return nil, unreadable(path, err)
-	}
-	if !st.Mode().IsRegular() {
-		return nil, &tensors.FormatError{File: path, Msg: "is not a regular file", Hint: "give the path of a .gguf file"}
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, unreadable(path, err)
+		return nil, err
 	}
 	f.parts = append(f.parts, file)
-	if st, err = file.Stat(); err != nil {
-		return nil, unreadable(path, err)
-	}
-	h, err := parseHeader(path, io.NewSectionReader(file, 0, st.Size()), st.Size())
+	h, err := parseHeader(path, io.NewSectionReader(file, 0, file.Size()), file.Size())
 	if err != nil {
 		return nil, err
 	}
 	f.headers = append(f.headers, h.data)
 	return h, nil
-}
-
-// unreadable says why a file that the user named cannot be opened.
-func unreadable(path string, err error) error {
-	e := &tensors.FormatError{File: path, Msg: "cannot be read", Hint: "check the disk and the file's permissions", Err: err}
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		e.Msg += ": " + p.Err.Error()
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		e.Msg, e.Hint = "does not exist", "check the path"
-	}
-	return e
 }
 
 // addPart takes over what a header says.
@@ -184,9 +160,7 @@ func (f *File) addPart(path string, h *header, part int) error {
 func (f *File) Close() error {
 	var errs []error
 	for _, p := range f.parts {
-		if err := p.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, p.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -198,10 +172,16 @@ func (f *File) Path() string { return f.path }
 func (f *File) Files() []string {
 	var out []string
 	for _, p := range f.parts {
-		out = append(out, p.Name())
+		out = append(out, p.Path())
 	}
 	return out
 }
+
+// Parts are the open files. Whoever closes them closes the File.
+func (f *File) Parts() []*tensors.File { return slices.Clone(f.parts) }
+
+// Begin is the place of a tensor's bytes: in which part, and where.
+func (t Tensor) Begin() (part int, off int64) { return t.part, t.offset }
 
 // HeaderBytes is how many bytes come before the data in part i; with the file's size they identify what was read.
 func (f *File) HeaderBytes(i int) int64 { return f.headers[i] }
@@ -227,7 +207,7 @@ func (f *File) ReadAt(t Tensor, p []byte, off int64) error {
 		return fmt.Errorf("tensor %q: bytes %d to %d are outside the tensor's %d", t.Name, off, off+int64(len(p)), t.Bytes())
 	}
 	if _, err := f.parts[t.part].ReadAt(p, t.offset+off); err != nil {
-		return fmt.Errorf("%s: tensor %q: cannot read %d bytes at %d: %w", f.parts[t.part].Name(), t.Name, len(p), t.offset+off, err)
+		return fmt.Errorf("%s: tensor %q: cannot read %d bytes at %d: %w", f.parts[t.part].Path(), t.Name, len(p), t.offset+off, err)
 	}
 	return nil
 }

@@ -243,3 +243,38 @@ func FuzzCheckpoint(f *testing.F) {
 		}
 	})
 }
+
+// far counts the bytes that are asked of a file.
+type far struct {
+	*bytes.Reader
+	asked int64
+}
+
+func (f *far) ReadAt(p []byte, off int64) (int, error) {
+	f.asked += int64(len(p))
+	return f.Reader.ReadAt(p, off)
+}
+
+// Of an old file that may be far away no more is read than its program takes, also where that is long.
+func TestLegacyReadsLittle(t *testing.T) {
+	text := func(n int) string {
+		return "X" + string([]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}) + strings.Repeat("a", n)
+	}
+	const tensor = "ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02NtQK\x00K\x02\x85K\x01\x85\x89NtR"
+	for _, long := range []int{10, startBytes - 200, startBytes, 3 * startBytes, 20 * startBytes} {
+		program := string(legacyMagic) + "\x80\x02M\xe9\x03." + "\x80\x02}." + "\x80\x02}(X\x03\x00\x00\x00pad" + text(long) + "X\x01\x00\x00\x00w" + tensor + "u." + "\x80\x02]X\x01\x00\x00\x000a."
+		data := []byte(program + "\x02\x00\x00\x00\x00\x00\x00\x0012345678" + strings.Repeat("\x00", 30<<20))
+		f := &far{Reader: bytes.NewReader(data)}
+		root, err := Read(f, int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := root.(*Dict).Values["w"].(*Tensor)
+		if raw, err := x.Data(); err != nil || string(raw) != "12345678" {
+			t.Errorf("%q, %v", raw, err)
+		}
+		if most := int64(10*len(program) + 2*startBytes); f.asked > most {
+			t.Errorf("%d bytes are read for a program of %d", f.asked, len(program))
+		}
+	}
+}

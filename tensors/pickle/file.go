@@ -84,14 +84,13 @@ func read(c content) (any, error) {
 	case bytes.HasPrefix(start, legacyMagic):
 		return readLegacy(c)
 	case len(start) > 0 && start[0] == 0x80: // say what it asks for, if that is what is wrong with it
-		program, err := c.bytes(0, min(c.size, maxProgram))
+		_, err := begin(c, func(program []byte) (any, error) {
+			m := &machine{data: program, storages: func(string, tensors.DType, int64) (*storage, error) {
+				return nil, bad("it has no storages")
+			}}
+			return m.run()
+		})
 		if err != nil {
-			return nil, err
-		}
-		m := &machine{data: program, storages: func(string, tensors.DType, int64) (*storage, error) {
-			return nil, bad("it has no storages")
-		}}
-		if _, err := m.run(); err != nil {
 			return nil, err
 		}
 		return nil, &tensors.FormatError{Msg: "is a pickle that torch.save did not write, so it has no tensors' bytes", Hint: "save it with torch.save"}

@@ -2,6 +2,7 @@ package pickle
 
 import (
 	"encoding/binary"
+	"errors"
 
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -15,10 +16,28 @@ const legacyVersion = 1001
 // readLegacy reads pickles one after the other: the magic number, the protocol, facts about the machine, the object, the keys of the
 // storages. Behind them lie the storages in that order, each with its number of elements before it.
 func readLegacy(c content) (any, error) {
-	data, err := c.bytes(0, min(c.size, maxProgram))
-	if err != nil {
-		return nil, err
+	return begin(c, func(data []byte) (any, error) { return legacy(c, data) })
+}
+
+// startBytes is how much of a file is read for a program whose length is not known. Of a model's state dict that is nearly always all.
+const startBytes = 1 << 20
+
+// begin hands the first bytes of a file to a reader, and more of them where they end too soon: the file may be far away.
+func begin(c content, read func(data []byte) (any, error)) (any, error) {
+	for n := int64(startBytes); ; n *= 8 {
+		n = min(n, c.size, maxProgram)
+		data, err := c.bytes(0, n)
+		if err != nil {
+			return nil, err
+		}
+		v, err := read(data)
+		if !errors.Is(err, errShort) || n == min(c.size, maxProgram) {
+			return v, err
+		}
 	}
+}
+
+func legacy(c content, data []byte) (any, error) {
 	used := map[string]*storage{}
 	m := &machine{data: data, at: len(legacyMagic), storages: func(key string, dtype tensors.DType, elems int64) (*storage, error) {
 		s, ok := used[key]

@@ -110,7 +110,7 @@ func (m *machine) byte() (byte, error) {
 // take reads n bytes of the program.
 func (m *machine) take(n int) ([]byte, error) {
 	if n < 0 || n > len(m.data)-m.at {
-		return nil, bad("its pickle ends at byte %d, within an instruction", len(m.data))
+		return nil, short("its pickle ends at byte %d, within an instruction", len(m.data))
 	}
 	b := m.data[m.at : m.at+n]
 	m.at += n
@@ -127,7 +127,7 @@ func (m *machine) counted(width int) ([]byte, error) {
 	copy(wide[:], b)
 	n := binary.LittleEndian.Uint64(wide[:])
 	if n > uint64(len(m.data)) {
-		return nil, bad("its pickle promises %d bytes, and has %d in all", n, len(m.data))
+		return nil, short("its pickle promises %d bytes, and has %d in all", n, len(m.data))
 	}
 	return m.take(int(n))
 }
@@ -135,7 +135,7 @@ func (m *machine) counted(width int) ([]byte, error) {
 func (m *machine) line() (string, error) {
 	end := strings.IndexByte(string(m.data[m.at:min(len(m.data), m.at+1000)]), '\n')
 	if end < 0 {
-		return "", bad("its pickle has a line without an end at byte %d", m.at)
+		return "", short("its pickle has a line without an end at byte %d", m.at)
 	}
 	b, err := m.take(end + 1)
 	return string(b[:max(len(b)-1, 0)]), err

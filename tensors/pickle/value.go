@@ -1,6 +1,7 @@
 package pickle
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/mergekit/mergekit/tensors"
@@ -223,4 +224,13 @@ const damaged = "download it again, or save it again with torch"
 
 func bad(format string, args ...any) *tensors.FormatError {
 	return &tensors.FormatError{Msg: "is damaged: " + fmt.Sprintf(format, args...), Hint: damaged}
+}
+
+// errShort is in errors about a program that goes on beyond what was read of it.
+var errShort = errors.New("the program goes on")
+
+func short(format string, args ...any) *tensors.FormatError {
+	e := bad(format, args...)
+	e.Err = errShort
+	return e
 }
