@@ -17,16 +17,13 @@ var (
 // Config is the tokenizer_config.json or special_tokens_map.json of the edited tokenizer, made of that of the one before. Names of tokens that are gone go too:
 // transformers would add them again, with ids that no model has rows for. The keys in drop are left out.
 func (e *Edited) Config(data []byte, drop ...string) ([]byte, error) {
-	m, err := membersOf(data)
+	m, err := objectOf(data)
 	if err != nil {
 		return nil, err
 	}
-	if m.array {
-		return nil, &Error{Err: errNotJSON}
-	}
 	changed := map[string][]byte{}
 	for _, one := range m.list {
-		if one.key != "added_tokens_decoder" {
+		if one.key != "added_tokens_decoder" || bytes.Equal(one.value, []byte("null")) {
 			continue
 		}
 		if changed[one.key], err = e.decoder(one.value, bytes.HasPrefix(data, []byte("{\n"))); err != nil {
@@ -44,7 +41,7 @@ func (e *Edited) AddedMap(data []byte) ([]byte, error) {
 	if data == nil {
 		data = []byte("{}")
 	}
-	m, err := membersOf(data)
+	m, err := objectOf(data)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +82,7 @@ func (e *Edited) AddedMap(data []byte) ([]byte, error) {
 
 // decoder is added_tokens_decoder with what is gone taken out and what is new put in.
 func (e *Edited) decoder(data []byte, indented bool) ([]byte, error) {
-	m, err := membersOf(data)
+	m, err := objectOf(data)
 	if err != nil {
 		return nil, &Error{At: "added_tokens_decoder", Err: err}
 	}

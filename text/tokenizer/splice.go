@@ -22,7 +22,19 @@ type member struct {
 	value []byte
 }
 
-var errNotJSON = errors.New("neither an object nor an array")
+var (
+	errNotJSON   = errors.New("neither an object nor an array")
+	errNotObject = errors.New("no object")
+)
+
+// objectOf splits the text of an object.
+func objectOf(data []byte) (*members, error) {
+	m, err := membersOf(data)
+	if err == nil && m.array {
+		err = &Error{Err: errNotObject}
+	}
+	return m, err
+}
 
 // membersOf splits the text of an object or array.
 func membersOf(data []byte) (*members, error) {
