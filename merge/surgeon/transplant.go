@@ -198,7 +198,7 @@ func (t *transplant) origins(s *site, r *Site) []origin {
 			r.Zero++
 			continue
 		}
-		own, same := model.same(donor, id)
+		own, same := model.same(donor, id, s.head)
 		if same && take(id, own) {
 			r.Copied++
 			if id < s.marks.donor.n && !t.badDonor[id] {
@@ -357,7 +357,7 @@ func (t *transplant) bias(w *tensors.Writer, i int, name string) (int64, error) 
 		if t.donor.words.key[id] == "" {
 			continue
 		}
-		if own, ok := t.model.words.same(t.donor.words, id); ok && own < v.Shape[0] {
+		if own, ok := t.model.words.same(t.donor.words, id, true); ok && own < v.Shape[0] {
 			copy(out[id*size:][:size], v.Data[own*size:])
 		}
 	}

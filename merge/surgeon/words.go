@@ -1,6 +1,7 @@
 package surgeon
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -153,14 +154,23 @@ func (w *words) findParts() {
 	}
 }
 
-// same finds the token of w that is the same as token id of o: it plays the same part, or stands for the same text.
-func (w *words) same(o *words, id int) (int, bool) {
-	for _, part := range o.parts[id] {
-		if found, ok := w.part[part]; ok {
-			return found, true
+// same finds the token of w that is the same as token id of o: it plays the same part, or stands for the same text. A token that plays several
+// parts, as the one that begins and ends texts does in some vocabularies, may have several: one with the same text comes first, then for an
+// output head what ends a text, which it is there to say, and for an embedding what begins one.
+func (w *words) same(o *words, id int, head bool) (int, bool) {
+	found, ok := w.first[o.key[id]]
+	parts := o.parts[id]
+	if ok && slices.ContainsFunc(parts, func(p string) bool { return slices.Contains(w.parts[found], p) }) {
+		return found, true
+	}
+	if end, has := w.part["eos"]; head && has && slices.Contains(parts, "eos") {
+		return end, true
+	}
+	for _, part := range parts {
+		if by, has := w.part[part]; has {
+			return by, true
 		}
 	}
-	found, ok := w.first[o.key[id]]
 	return found, ok
 }
 

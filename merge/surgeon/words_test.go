@@ -33,7 +33,7 @@ func TestSame(t *testing.T) {
 			t.Fatalf("%s has no %s", c.donor, c.token)
 		}
 		got := ""
-		if found, ok := model.same(donor, id); ok {
+		if found, ok := model.same(donor, id, false); ok {
 			got, _ = model.tok.Token(found)
 		}
 		if got != c.want {
@@ -82,7 +82,7 @@ func TestSpell(t *testing.T) {
 			w := vocabularyOf(t, model)
 			spelled, all := 0, 0
 			for id, text := range o.text {
-				if text == "" || o.tok.Special(id) || !utf8.ValidString(text) { // not every vocabulary has bytes
+				if id%3 != 0 || text == "" || o.tok.Special(id) || !utf8.ValidString(text) { // not every vocabulary has bytes
 					continue
 				}
 				all++
@@ -135,16 +135,29 @@ func TestParts(t *testing.T) {
 		}
 		return w
 	}
-	donor := with("llama2", `{"bos_token": "<s>", "eos_token": {"content": "</s>"}, "unk_token": "<unk>"}`)
-	model := with("gpt2", `{"bos_token": "<|im_start|>", "eos_token": "<|endoftext|>"}`)
-	for token, want := range map[string]string{"<s>": "<|im_start|>", "</s>": "<|endoftext|>", "<unk>": ""} {
-		id, _ := donor.tok.ID(token)
+	one := `{"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|im_end|>"}`
+	two := `{"bos_token": "<s>", "eos_token": {"content": "</s>"}, "unk_token": "<unk>"}`
+	for _, c := range []struct {
+		donor, donorConfig, model, modelConfig string
+		head                                   bool
+		token, want                            string
+	}{
+		{"llama2", two, "gpt2", `{"bos_token": "<|im_start|>", "eos_token": "<|endoftext|>"}`, false, "<s>", "<|im_start|>"},
+		{"llama2", two, "gpt2", `{"bos_token": "<|im_start|>", "eos_token": "<|endoftext|>"}`, false, "</s>", "<|endoftext|>"},
+		{"llama2", two, "gpt2", one, false, "<unk>", ""},
+		// One token that begins and ends texts.
+		{"gpt2", one, "llama2", two, false, "<|endoftext|>", "<s>"}, {"gpt2", one, "llama2", two, true, "<|endoftext|>", "</s>"},
+		{"gpt2", one, "qwen", `{"bos_token": "<|im_start|>", "eos_token": "<|endoftext|>"}`, false, "<|endoftext|>", "<|endoftext|>"},
+		{"gpt2", one, "qwen", `{"bos_token": "<|im_start|>", "eos_token": "<|endoftext|>"}`, false, "<|im_end|>", "<|im_end|>"},
+	} {
+		donor, model := with(c.donor, c.donorConfig), with(c.model, c.modelConfig)
+		id, _ := donor.tok.ID(c.token)
 		got := ""
-		if found, ok := model.same(donor, id); ok {
+		if found, ok := model.same(donor, id, c.head); ok {
 			got, _ = model.tok.Token(found)
 		}
-		if got != want {
-			t.Errorf("%s is %q, want %q", token, got, want)
+		if got != c.want {
+			t.Errorf("%+v: is %q", c, got)
 		}
 	}
 }
