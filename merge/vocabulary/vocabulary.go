@@ -5,8 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -108,23 +106,13 @@ func (v *Vocabulary) open() error {
 		if m.tok, err = tokenizer.Open(m.Dir); err == nil {
 			continue
 		}
-		if i == 0 || hasTokenizer(m.Dir) {
+		if i == 0 || tokenizer.Present(m.Dir) { // one that cannot be read is not taken for none
 			return fmt.Errorf("the tokenizer of %s: %w", m.Name, err)
 		}
 		m.tok = v.Models[0].tok
 		v.warnf("%s has no tokenizer; its rows are taken to be of the tokens of %s", m.Name, v.Models[0].Name)
 	}
 	return nil
-}
-
-// hasTokenizer says whether a directory has a tokenizer in any form, so that one that cannot be read is not taken for none.
-func hasTokenizer(dir string) bool {
-	for _, name := range []string{"tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json"} {
-		if st, err := os.Stat(filepath.Join(dir, name)); err == nil && st.Mode().IsRegular() {
-			return true
-		}
-	}
-	return false
 }
 
 // build makes the tokenizer of the output.
@@ -311,10 +299,10 @@ func (v *Vocabulary) names() string {
 // shrinks tells of a matrix that loses rows, which models of some families have for padding.
 func (v *Vocabulary) shrinks(multiple int) {
 	base := &v.Models[0]
-	if multiple > 0 || v.Rows >= base.Rows {
+	if multiple > 0 || v.Rows >= base.Rows || base.tok.Size() >= base.Rows {
 		return
 	}
-	v.warnf("tokenizer: the embedding of %s has %d rows and the tokenizer %d tokens; rows without a token are left out (pad_to_multiple_of: 64 keeps the size handy for hardware)", base.Name, base.Rows, v.Rows)
+	v.warnf("tokenizer: the embedding of %s has %d rows and the output %d tokens; rows without a token are left out (pad_to_multiple_of: 64 keeps the size handy for hardware)", base.Name, base.Rows, v.Rows)
 }
 
 // Digest identifies the vocabulary: the tokenizer and every row's origin.

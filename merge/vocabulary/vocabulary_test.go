@@ -158,6 +158,21 @@ func TestModelSource(t *testing.T) {
 	}
 }
 
+// TestShrinks: a matrix that was padded loses its padding, which is told; a model whose tokens are fewer by choice is no such case.
+func TestShrinks(t *testing.T) {
+	a, b := tokens(t, "u", "x", "*<s>"), tokens(t, "u", "x")
+	for _, c := range []struct {
+		source recipe.Tokenizer
+		rows   int
+		want   int
+	}{{union, 8, 1}, {union, 3, 0}, {recipe.Tokenizer{Source: recipe.TokenizerUnion, PadToMultipleOf: 4}, 8, 0}, {recipe.Tokenizer{Source: "model", SourceRef: &recipe.ModelRef{Path: "b"}}, 3, 0}} {
+		v := must(t)(planned(t, c.source, []string{a, b}, c.rows, 2))
+		if len(v.Warnings) != c.want || c.want > 0 && !strings.Contains(v.Warnings[0], "a has 8 rows and the output 3 tokens") {
+			t.Errorf("%+v: %q", c, v.Warnings)
+		}
+	}
+}
+
 // TestIdentity: a model whose rows are in order is read as it is.
 func TestIdentity(t *testing.T) {
 	a := tokens(t, "u", "x", "*<s>")

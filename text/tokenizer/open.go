@@ -23,6 +23,16 @@ type named struct {
 // other forms of tokenizers, which this program does not read.
 var otherForms = []string{"tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "vocab.json", "merges.txt", "tekken.json"}
 
+// Present says whether a directory has a tokenizer in any form, also in one that this program does not read.
+func Present(dir string) bool {
+	for _, name := range append([]string{"tokenizer.json"}, otherForms...) {
+		if st, err := os.Stat(filepath.Join(dir, name)); err == nil && st.Mode().IsRegular() {
+			return true
+		}
+	}
+	return false
+}
+
 // Open reads dir/tokenizer.json and, where they exist, tokenizer_config.json and special_tokens_map.json, which name the tokens for
 // the beginning and the end of a text, for padding and for unknown text. Tokens that those files mark as special and tokenizer.json
 // does not mark so are special too, as they are for transformers.
