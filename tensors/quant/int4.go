@@ -51,37 +51,45 @@ func (s *columns) decode(dst []float32, r0, r1, c0, c1 int, b *buffers) error {
 			return err
 		}
 	}
-	per := 32 / s.bits
-	mask := uint32(1)<<s.bits - 1
-	if s.across {
-		words := s.outputs / per
-		from, to := r0/per, (r1+per-1)/per
-		for c := c0; c < c1; c++ {
-			data, err := read(s.codes, c*words+from, to-from, b, 0)
-			if err != nil {
+	for c := c0; c < c1; c += tileColumns {
+		n := min(tileColumns, c1-c)
+		tile := grown(&b.tile, n*outputs)
+		for k := range n {
+			at := (group(c+k) - first) * outputs
+			if err := s.column(tile[k*outputs:][:outputs], c+k, r0, zeros[at:][:outputs], scales[at:][:outputs], b); err != nil {
 				return err
 			}
-			at := (group(c) - first) * outputs
-			for i := range outputs {
-				r := r0 + i
-				q := le.Uint32(data[4*(r/per-from):]) >> (s.bits * place[r%per]) & mask
-				dst[i*width+c-c0] = (float32(q) - zeros[at+i]) * scales[at+i]
-			}
 		}
-		return nil
+		turn(dst[c-c0:], width, tile, outputs)
 	}
-	for w := c0 / per; w*per < c1; w++ {
-		data, err := read(s.codes, w*s.outputs+r0, outputs, b, 0)
+	return nil
+}
+
+// column decodes an input of outputs from r0 on.
+func (s *columns) column(dst []float32, input, r0 int, zeros, scales []float32, b *buffers) error {
+	per := 32 / s.bits
+	mask := uint32(1)<<s.bits - 1
+	zeros, scales = zeros[:len(dst)], scales[:len(dst)]
+	if s.across {
+		from, to := r0/per, (r0+len(dst)+per-1)/per
+		data, err := read(s.codes, input*(s.outputs/per)+from, to-from, b, 0)
 		if err != nil {
 			return err
 		}
-		for c := max(c0, w*per); c < min(c1, (w+1)*per); c++ {
-			at, shift := (group(c)-first)*outputs, s.bits*(c-w*per)
-			for i := range outputs {
-				q := le.Uint32(data[4*i:]) >> shift & mask
-				dst[i*width+c-c0] = (float32(q) - zeros[at+i]) * scales[at+i]
-			}
+		for i := range dst {
+			r := r0 + i
+			q := le.Uint32(data[4*(r/per-from):]) >> (s.bits * place[r%per]) & mask
+			dst[i] = (float32(q) - zeros[i]) * scales[i]
 		}
+		return nil
+	}
+	data, err := read(s.codes, input/per*s.outputs+r0, len(dst), b, 0)
+	if err != nil {
+		return err
+	}
+	shift := s.bits * (input % per)
+	for i := range dst {
+		dst[i] = (float32(le.Uint32(data[4*i:])>>shift&mask) - zeros[i]) * scales[i]
 	}
 	return nil
 }

@@ -89,9 +89,7 @@ func (s *packed) decode(dst []float32, r0, r1, c0, c1 int, b *buffers) error {
 			return err
 		}
 		row := dst[(r-r0)*(c1-c0):][:c1-c0]
-		for i := range row {
-			row[i] = float32(integer(data, s.bit(c0+i)-32*from, s.bits)) - half
-		}
+		s.unpack(row, data, c0, from, half)
 		if order != nil {
 			if err := s.reordered(row, r, c0, order, b); err != nil {
 				return err
@@ -112,6 +110,25 @@ func (s *packed) decode(dst []float32, r0, r1, c0, c1 int, b *buffers) error {
 		s.scale.apply(row, scales, c0, multiply)
 	}
 	return nil
+}
+
+// unpack reads the integers of columns from c0 on out of words that begin with word from.
+func (s *packed) unpack(row []float32, data []byte, c0, from int, half float32) {
+	switch s.bits {
+	case 4: // two to a byte, the low nibble first
+		for i := range row {
+			c := c0 + i
+			row[i] = float32(data[c/2-4*from]>>(c%2*4)&15) - half
+		}
+	case 8:
+		for i := range row {
+			row[i] = float32(data[c0+i-4*from]) - half
+		}
+	default:
+		for i := range row {
+			row[i] = float32(integer(data, s.bit(c0+i)-32*from, s.bits)) - half
+		}
+	}
 }
 
 // reordered finishes a row whose columns belong to any groups.

@@ -92,20 +92,38 @@ type across struct {
 }
 
 func (s *across) decode(dst []float32, r0, r1, c0, c1 int, b *buffers) error {
-	// A column is a stored row. Stored rows are decoded for the part that is wanted, one by one.
+	// A column is a stored row. Some stored rows are decoded for the part that is wanted, and turned.
 	for r := r0; r < r1; {
 		m := r / s.rows
 		end := min(r1, (m+1)*s.rows)
-		part := grown(&b.column, end-r)
-		for c := c0; c < c1; c++ {
-			if err := s.codes.decode(part, m*s.cols+c, m*s.cols+c+1, r-m*s.rows, end-m*s.rows, b); err != nil {
-				return err
+		n := end - r
+		for c := c0; c < c1; c += tileColumns {
+			width := min(tileColumns, c1-c)
+			tile := grown(&b.tile, width*n)
+			for i := range width {
+				at := m*s.cols + c + i
+				if err := s.codes.decode(tile[i*n:][:n], at, at+1, r-m*s.rows, end-m*s.rows, b); err != nil {
+					return err
+				}
 			}
-			for i, v := range part {
-				dst[(r-r0+i)*(c1-c0)+c-c0] = v
-			}
+			turn(dst[(r-r0)*(c1-c0)+c-c0:], c1-c0, tile, n)
 		}
 		r = end
 	}
 	return nil
+}
+
+// tileColumns is how many columns of the result are made before they are turned into rows: writing them one by one would touch a line of
+// cache for every value.
+const tileColumns = 32
+
+// turn writes a tile, whose rows of n values are columns of the result, into rows of a stride.
+func turn(dst []float32, stride int, tile []float32, n int) {
+	width := len(tile) / n
+	for i := range n {
+		row := dst[i*stride:][:width]
+		for j := range row {
+			row[j] = tile[j*n+i]
+		}
+	}
 }

@@ -21,7 +21,7 @@ type codes interface {
 type buffers struct {
 	values        []float32
 	scales, zeros []float32
-	column        []float32
+	tile          []float32
 	raw           [4][]byte
 }
 
