@@ -103,8 +103,8 @@ func (d *decoder) recipe(n *yaml.Node) *Recipe {
 				"normalize":   "a parameter of the method stands below parameters",
 				"lambda":      "a parameter of the method stands below parameters",
 				"held_out":    "it stands below evaluate",
-				"experts":     "recipes for mixtures of experts are not merged by this command",
-				"gate_mode":   "recipes for mixtures of experts are not merged by this command",
+				"experts":     "this is a mixture of experts, which 'mergekit moe' assembles",
+				"gate_mode":   "this is a mixture of experts, which 'mergekit moe' assembles",
 			})
 		}
 	}

@@ -35,7 +35,7 @@ func TestErrors(t *testing.T) {
 		{"+layer_range: [0, 1]\n", `3:1: unknown key "layer_range" in a recipe; it belongs to an item of sources, below slices`},
 		{"+sources: []\n", `3:1: unknown key "sources" in a recipe; it belongs to an item of slices`},
 		{"+normalize: true\n", `3:1: unknown key "normalize" in a recipe; a parameter of the method stands below parameters`},
-		{"+gate_mode: hidden\n", `3:1: unknown key "gate_mode" in a recipe; recipes for mixtures of experts are not merged by this command`},
+		{"+gate_mode: hidden\n", `3:1: unknown key "gate_mode" in a recipe; this is a mixture of experts, which 'mergekit moe' assembles`},
 		{"models: [{model: a}]\n", "1:1: merge_method is missing; add it, such as merge_method: linear"},
 		{"merge_method:\nmodels: [{model: a}]\n", "1:1: merge_method is missing; add it, such as merge_method: linear"},
 		{"merge_method: ''\nmodels: [{model: a}]\n", "1:15: merge_method is empty; give a value or remove the line"},
