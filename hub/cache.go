@@ -69,18 +69,11 @@ func (c cached) setRef(revision, commit string) error {
 // commit that the revision was when it was last asked for. ok is false if there is none. Whether the snapshot has all files
 // is another matter.
 func (s Settings) Cached(n Name) (dir string, ok bool) {
+	pl := &place{name: n}
 	for _, root := range s.roots() {
-		c := cachedRepo(root, n.Repo)
-		commit, ok := c.commit(n.revision())
-		if !ok {
-			continue
-		}
-		dir := filepath.Join(c.snapshot(commit), filepath.FromSlash(n.Sub))
-		if _, err := os.Stat(dir); err == nil {
-			return dir, true
-		}
+		pl.caches = append(pl.caches, cachedRepo(root, n.Repo))
 	}
-	return "", false
+	return pl.cached()
 }
 
 // filesOf lists the files of a directory below it, with their sizes; links count as what they lead to, broken ones not at all.

@@ -84,7 +84,8 @@ func (c *Client) list(ctx context.Context, n Name, attempts int) (*Listing, erro
 }
 
 // describe asks for size and hash of a file whose listing lacks them, as mirrors of hubs do.
-func (c *Client) describe(ctx context.Context, n Name, commit string, f File) (File, error) {
+func (c *Client) describe(ctx context.Context, pl *place, commit string, f File) (File, error) {
+	n := pl.name
 	if f.Size >= 0 && f.Etag != "" {
 		return f, nil
 	}

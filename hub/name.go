@@ -18,9 +18,9 @@ type Name struct {
 	Written  string // as the user wrote it, for messages
 }
 
-// Looks says whether a path has the form of a hub name: hf://..., or org/name.
+// Looks says whether a path has the form of a name that is elsewhere: hf://..., org/name, or a place in an object store.
 func Looks(p string) bool {
-	if strings.HasPrefix(p, scheme) {
+	if strings.HasPrefix(p, scheme) || IsBucket(p) {
 		return true
 	}
 	org, name, two := strings.Cut(p, "/")
@@ -117,6 +117,7 @@ func plainPath(p string) bool {
 }
 
 var (
+	md5Form    = regexp.MustCompile(`^[0-9a-f]{32}$`)
 	commitForm = regexp.MustCompile(`^[0-9a-f]{40}$`)
 	etagForm   = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`) // a git blob's SHA-1, or a SHA-256
 )

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path"
 	"path/filepath"
@@ -30,14 +31,19 @@ type Snapshot struct {
 	Bytes   int64  `json:"bytes"`
 }
 
+// Bring is Snapshot for names of every kind: of a repository, and of a place in an object store (see IsBucket).
+func (c *Client) Bring(ctx context.Context, name, revision string, want Want) (*Snapshot, error) {
+	pl, err := c.placeOf(name, revision)
+	if err != nil {
+		return nil, err
+	}
+	return c.bringTo(ctx, pl, want)
+}
+
 // Find returns the directory of org/name, at a revision if one is given: brought here if need be. It is Snapshot for callers that
 // want nothing but the files for a merge, with the weights or those beside them alone.
 func (c *Client) Find(ctx context.Context, name, revision string, weights bool) (string, error) {
-	n, err := ParseName(name, revision)
-	if err != nil {
-		return "", err
-	}
-	s, err := c.Snapshot(ctx, n, Want{Beside: !weights})
+	s, err := c.Bring(ctx, name, revision, Want{Beside: !weights})
 	if err != nil {
 		return "", err
 	}
@@ -47,37 +53,112 @@ func (c *Client) Find(ctx context.Context, name, revision string, weights bool) 
 // Snapshot brings the files of a name that are wanted into the cache, those that are not there yet, and returns the directory of its
 // snapshot. Offline, or where the hub cannot be reached, it is what the cache has, if that is complete.
 func (c *Client) Snapshot(ctx context.Context, n Name, want Want) (*Snapshot, error) {
+	pl, err := c.place(n)
+	if err != nil {
+		return nil, err
+	}
+	return c.bringTo(ctx, pl, want)
+}
+
+// place is where the files of a model are, and where in the cache they come.
+type place struct {
+	name   Name
+	repo   cached   // where they are written to
+	caches []cached // where they may be
+	object string   // the file that the name means if a snapshot has it; "": the name tells
+	list   func(ctx context.Context, attempts int) (*Listing, error)
+	at     func(ctx context.Context, commit string, f File) (address string, err error)
+	header func(f File) http.Header
+}
+
+// transfer is how one of the files comes.
+func (pl *place) transfer(c *Client, commit string, f File, slots chan struct{}, moved func(int64)) *transfer {
+	t := &transfer{c: c, repo: pl.name.Written, file: f, slots: slots, moved: moved}
+	t.at = func(ctx context.Context) (string, error) { return pl.at(ctx, commit, f) }
+	if pl.header != nil {
+		t.header = pl.header(f)
+	}
+	return t
+}
+
+// place is where a repository of the hub is.
+func (c *Client) place(n Name) (*place, error) {
+	roots := c.s.roots()
+	if len(roots) == 0 {
+		return nil, &Error{Repo: n.Written, Msg: "there is no place for a cache: neither a home directory nor HF_HOME", Hint: "set HF_HUB_CACHE or --transformers-cache to a directory"}
+	}
+	pl := &place{name: n, repo: cachedRepo(roots[0], n.Repo)}
+	for _, root := range roots {
+		pl.caches = append(pl.caches, cachedRepo(root, n.Repo))
+	}
+	pl.list = func(ctx context.Context, attempts int) (*Listing, error) { return c.list(ctx, n, attempts) }
+	pl.at = func(_ context.Context, commit string, f File) (string, error) {
+		return c.fileAddress(n.Repo, commit, f.Path), nil
+	}
+	return pl, nil
+}
+
+// placeOf is where a model is that a user names.
+func (c *Client) placeOf(name, revision string) (*place, error) {
+	if IsBucket(name) {
+		return c.bucketPlace(name, revision)
+	}
+	n, err := ParseName(name, revision)
+	if err != nil {
+		return nil, err
+	}
+	return c.place(n)
+}
+
+// cached returns the directory of the snapshot that a place has in the caches.
+func (pl *place) cached() (dir string, ok bool) {
+	for _, repo := range pl.caches {
+		commit, ok := repo.commit(pl.name.revision())
+		if !ok {
+			continue
+		}
+		dir := filepath.Join(repo.snapshot(commit), filepath.FromSlash(pl.name.Sub))
+		if st, err := os.Stat(filepath.Join(dir, pl.object)); err == nil && pl.object != "" && st.Mode().IsRegular() {
+			return filepath.Join(dir, pl.object), true
+		}
+		if _, err := os.Stat(dir); err == nil {
+			return dir, true
+		}
+	}
+	return "", false
+}
+
+// bringTo is Snapshot for any place.
+func (c *Client) bringTo(ctx context.Context, pl *place, want Want) (*Snapshot, error) {
+	n, repo := pl.name, pl.repo
 	if c.s.Offline {
-		return c.fromCache(n, want, nil)
+		return c.fromCache(pl, want, nil)
 	}
 	plainWant := !want.All && !want.Beside && !want.Verify && len(want.Include)+len(want.Exclude) == 0
 	if plainWant && commitForm.MatchString(n.Revision) {
-		if s, ok := c.complete(n); ok {
+		if s, ok := pl.complete(); ok {
 			return s, nil
 		}
 	}
-	repo, err := c.repo(n)
-	if err != nil {
-		return nil, err
-	}
 	attempts := callAttempts
-	if _, ok := c.s.Cached(n); ok {
+	if _, ok := pl.cached(); ok {
 		attempts = askAttempts
 	}
-	l, err := c.list(ctx, n, attempts)
+	l, err := pl.list(ctx, attempts)
 	if err != nil {
 		if unreachable(err) && ctx.Err() == nil {
-			return c.fromCache(n, want, err)
+			return c.fromCache(pl, want, err)
 		}
 		return nil, err
 	}
+	n = pl.name // the listing may have told that it is a file
 	slots := make(chan struct{}, c.s.Connections)
-	chosen, err := c.chosen(ctx, repo, n, l, want, slots)
+	chosen, err := c.chosen(ctx, pl, l, want, slots)
 	if err != nil {
 		return nil, err
 	}
 	s := &Snapshot{Name: n.Written, Commit: l.Commit, Dir: filepath.Join(repo.snapshot(l.Commit), filepath.FromSlash(n.Sub)), Files: chosen}
-	if err := c.bring(ctx, repo, n, s, want, slots); err != nil {
+	if err := c.bring(ctx, pl, s, want, slots); err != nil {
 		return nil, err
 	}
 	for _, f := range chosen {
@@ -102,20 +183,11 @@ func (c cached) mark(commit, sub string) string {
 	return filepath.Join(c.dir, "mergekit", name)
 }
 
-// repo is where a repository is written to.
-func (c *Client) repo(n Name) (cached, error) {
-	roots := c.s.roots()
-	if len(roots) == 0 {
-		return cached{}, &Error{Repo: n.Written, Msg: "there is no place for a cache: neither a home directory nor HF_HOME", Hint: "set HF_HUB_CACHE or --transformers-cache to a directory"}
-	}
-	return cachedRepo(roots[0], n.Repo), nil
-}
-
 // complete returns the snapshot of a commit all of whose files are known to be here: a commit does not change, so nobody needs to
 // be asked.
-func (c *Client) complete(n Name) (*Snapshot, bool) {
-	for _, root := range c.s.roots() {
-		repo := cachedRepo(root, n.Repo)
+func (pl *place) complete() (*Snapshot, bool) {
+	n := pl.name
+	for _, repo := range pl.caches {
 		dir := filepath.Join(repo.snapshot(n.Revision), filepath.FromSlash(n.Sub))
 		if _, err := os.Stat(repo.mark(n.Revision, n.Sub)); err != nil {
 			continue
@@ -128,8 +200,9 @@ func (c *Client) complete(n Name) (*Snapshot, bool) {
 }
 
 // fromCache returns what the cache has of a name. cause says why the hub was not asked, nil when that was the user's wish.
-func (c *Client) fromCache(n Name, want Want, cause error) (*Snapshot, error) {
-	dir, ok := c.s.Cached(n)
+func (c *Client) fromCache(pl *place, want Want, cause error) (*Snapshot, error) {
+	n := pl.name
+	dir, ok := pl.cached()
 	how := "--offline (or HF_HUB_OFFLINE) forbids to ask the hub"
 	if cause != nil {
 		how = cause.Error()
@@ -157,8 +230,9 @@ func (c *Client) fromCache(n Name, want Want, cause error) (*Snapshot, error) {
 }
 
 // chosen picks the wanted files of a listing, with sizes and hashes. Small files that decide what else is needed are brought now.
-func (c *Client) chosen(ctx context.Context, repo cached, n Name, l *Listing, want Want, slots chan struct{}) ([]File, error) {
-	picked, err := c.pick(ctx, repo, n, l, want, slots)
+func (c *Client) chosen(ctx context.Context, pl *place, l *Listing, want Want, slots chan struct{}) ([]File, error) {
+	n := pl.name
+	picked, err := c.pick(ctx, pl, l, want, slots)
 	if err != nil {
 		return nil, err
 	}
@@ -166,15 +240,15 @@ func (c *Client) chosen(ctx context.Context, repo cached, n Name, l *Listing, wa
 		return nil, &Error{Repo: n.Written, Msg: "has no file that is wanted", Hint: "look at its page; mergekit download --all brings everything"}
 	}
 	for i := range picked {
-		if picked[i], err = c.describe(ctx, n, l.Commit, picked[i]); err != nil {
+		if picked[i], err = c.describe(ctx, pl, l.Commit, picked[i]); err != nil {
 			return nil, err
 		}
 	}
 	return picked, nil
 }
 
-func (c *Client) pick(ctx context.Context, repo cached, n Name, l *Listing, want Want, slots chan struct{}) ([]File, error) {
-	all := l.Files
+func (c *Client) pick(ctx context.Context, pl *place, l *Listing, want Want, slots chan struct{}) ([]File, error) {
+	n, all := pl.name, l.Files
 	if n.Sub != "" {
 		var below []File
 		for _, f := range all {
@@ -194,17 +268,17 @@ func (c *Client) pick(ctx context.Context, repo cached, n Name, l *Listing, want
 		return filter(all, want)
 	}
 	read := func(f File) ([]byte, error) {
-		f, err := c.describe(ctx, n, l.Commit, f)
+		f, err := c.describe(ctx, pl, l.Commit, f)
 		if err != nil {
 			return nil, err
 		}
 		if f.Size > maxSide {
 			return nil, &Error{Repo: n.Written, File: f.Path, Msg: fmt.Sprintf("has %d bytes, which is too many for what it should be", f.Size), Hint: "tell the repository's owners"}
 		}
-		if err := c.fetch(ctx, repo, n, l.Commit, f, slots, func(int64) {}); err != nil {
+		if err := c.fetch(ctx, pl, l.Commit, f, slots, func(int64) {}); err != nil {
 			return nil, err
 		}
-		return os.ReadFile(repo.blob(f.Etag))
+		return os.ReadFile(pl.repo.blob(f.Etag))
 	}
 	prefix := ""
 	if n.Sub != "" {
@@ -259,7 +333,8 @@ func filter(all []File, want Want) ([]File, error) {
 }
 
 // bring downloads the blobs that are missing, a few files at a time, the earliest first.
-func (c *Client) bring(ctx context.Context, repo cached, n Name, s *Snapshot, want Want, slots chan struct{}) error {
+func (c *Client) bring(ctx context.Context, pl *place, s *Snapshot, want Want, slots chan struct{}) error {
+	n, repo := pl.name, pl.repo
 	if err := c.checkCached(ctx, repo, n, s.Files, want); err != nil {
 		return err
 	}
@@ -290,7 +365,7 @@ func (c *Client) bring(ctx context.Context, repo cached, n Name, s *Snapshot, wa
 		defer c.s.Finished()
 	}
 	return c.each(ctx, todo, func(ctx context.Context, f File) error {
-		return c.fetch(ctx, repo, n, s.Commit, f, slots, c.moved)
+		return c.fetch(ctx, pl, s.Commit, f, slots, c.moved)
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,10 +84,11 @@ func (s *Streamer) Promised() int64 {
 
 // Find is Client.Find, with weights that are not in the cache left where they are. The context counts for all that is read later.
 func (s *Streamer) Find(ctx context.Context, name, revision string, weights bool) (string, error) {
-	n, err := ParseName(name, revision)
+	pl, err := s.c.placeOf(name, revision)
 	if err != nil {
 		return "", err
 	}
+	n := pl.name
 	if s.c.s.Offline || !weights {
 		return s.c.Find(ctx, name, revision, weights)
 	}
@@ -95,7 +97,7 @@ func (s *Streamer) Find(ctx context.Context, name, revision string, weights bool
 	if dir, ok := s.found[n.String()]; ok {
 		return dir, nil
 	}
-	dir, err := s.open(ctx, n)
+	dir, err := s.open(ctx, pl)
 	if err == nil {
 		s.found[n.String()] = dir
 	}
@@ -103,15 +105,12 @@ func (s *Streamer) Find(ctx context.Context, name, revision string, weights bool
 }
 
 // open lays out a model.
-func (s *Streamer) open(ctx context.Context, n Name) (string, error) {
-	repo, err := s.c.repo(n)
-	if err != nil {
-		return "", err
-	}
-	l, err := s.c.List(ctx, n)
+func (s *Streamer) open(ctx context.Context, pl *place) (string, error) {
+	l, err := pl.list(ctx, callAttempts)
+	n, repo := pl.name, pl.repo
 	if err != nil {
 		if unreachable(err) && ctx.Err() == nil {
-			cached, err := s.c.fromCache(n, Want{}, err)
+			cached, err := s.c.fromCache(pl, Want{}, err)
 			if err != nil {
 				return "", err
 			}
@@ -120,7 +119,7 @@ func (s *Streamer) open(ctx context.Context, n Name) (string, error) {
 		return "", err
 	}
 	slots := make(chan struct{}, s.c.s.Connections)
-	chosen, err := s.c.chosen(ctx, repo, n, l, Want{}, slots)
+	chosen, err := s.c.chosen(ctx, pl, l, Want{}, slots)
 	if err != nil {
 		return "", err
 	}
@@ -132,10 +131,10 @@ func (s *Streamer) open(ctx context.Context, n Name) (string, error) {
 		}
 		here = append(here, f)
 	}
-	if err := s.c.bring(ctx, repo, n, &Snapshot{Commit: l.Commit, Files: here}, Want{}, slots); err != nil {
+	if err := s.c.bring(ctx, pl, &Snapshot{Commit: l.Commit, Files: here}, Want{}, slots); err != nil {
 		return "", err
 	}
-	own := cachedRepo(s.dir, n.Repo)
+	own := cached{s.dir, filepath.Join(s.dir, filepath.Base(repo.dir))}
 	if err := os.MkdirAll(filepath.Join(own.dir, "blobs"), 0o777); err != nil {
 		return "", err
 	}
@@ -159,7 +158,7 @@ func (s *Streamer) open(ctx context.Context, n Name) (string, error) {
 		}
 	}
 	for _, f := range there {
-		st := newStream(ctx, s, n.Written, s.c.fileAddress(n.Repo, l.Commit, f.Path), f)
+		st := newStream(ctx, s, pl, l.Commit, f)
 		s.streams = append(s.streams, st)
 		s.undo = append(s.undo, s.mount(own.blob(f.Etag), st))
 	}
@@ -195,7 +194,7 @@ func placeholder(path string, f File) error {
 	if err := errors.Join(file.Truncate(f.Size), file.Close()); err != nil {
 		return err
 	}
-	sum, err := hex.DecodeString(f.Etag[:8])
+	sum, err := hex.DecodeString(strings.TrimPrefix(f.Etag, "v")[:8])
 	if err != nil {
 		return err
 	}
@@ -259,10 +258,10 @@ type stream struct {
 // directFor is how long a signed address is used: much shorter than stores sign for.
 const directFor = 3 * time.Minute
 
-func newStream(ctx context.Context, s *Streamer, repo, address string, f File) *stream {
+func newStream(ctx context.Context, s *Streamer, pl *place, commit string, f File) *stream {
 	st := &stream{s: s, file: f, hash: newHash(f.Etag, f.Size), blocks: make([]block, segmentCount(f.Size, s.pool.block))}
 	st.ctx, st.cancel = context.WithCancelCause(ctx)
-	st.t = transfer{c: s.c, repo: repo, address: address, file: f, slots: make(chan struct{}, 64), moved: func(n int64) { s.got.Add(n) }}
+	st.t = *pl.transfer(s.c, commit, f, make(chan struct{}, 64), func(n int64) { s.got.Add(n) })
 	return st
 }
 
@@ -361,8 +360,11 @@ func (st *stream) fetchBlock(i int64, slot int32) error {
 		t := st.t
 		p := st.s.pool
 		p.mu.Lock()
-		if st.direct != "" && time.Since(st.directAt) < directFor {
-			t.address = st.direct
+		direct := st.direct
+		if direct != "" && time.Since(st.directAt) < directFor {
+			t.at = func(context.Context) (string, error) { return direct, nil }
+		} else {
+			direct = ""
 		}
 		p.mu.Unlock()
 		resp, err := t.open(st.ctx, from+got, from+length)
@@ -383,7 +385,7 @@ func (st *stream) fetchBlock(i int64, slot int32) error {
 			p.mu.Unlock()
 			return t.refused(resp.Response)
 		}
-		if final := resp.Request.URL; !t.c.own(final) && t.address == st.t.address {
+		if final := resp.Request.URL; !t.c.own(final) && direct == "" {
 			p.mu.Lock()
 			st.direct, st.directAt = final.String(), time.Now()
 			p.mu.Unlock()
@@ -419,7 +421,7 @@ func (st *stream) verify(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
-	if got := hex.EncodeToString(st.hash.Sum(nil)); got != st.file.Etag {
+	if got := hex.EncodeToString(st.hash.Sum(nil)); got != st.file.Etag && !unknownHash(st.file.Etag) {
 		wrong := &wrongContent{got, st.file.Etag}
 		return &TransferError{Repo: st.t.repo, File: st.file.Path, Msg: wrong.Error(), Hint: "nothing was written; a proxy may change it, or the repository is damaged: try again, or without --stream"}
 	}

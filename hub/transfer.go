@@ -14,20 +14,22 @@ import (
 
 // transfer brings one blob.
 type transfer struct {
-	c       *Client
-	repo    string // as the user wrote it
-	address string
-	file    File
-	slots   chan struct{} // one for each request that may be under way, shared by all transfers
-	p       *partFile
-	moved   func(int64)
+	c      *Client
+	repo   string // as the user wrote it
+	at     func(context.Context) (address string, err error)
+	header http.Header // of every request
+	file   File
+	slots  chan struct{} // one for each request that may be under way, shared by all transfers
+	p      *partFile
+	moved  func(int64)
 }
 
 // errRangesIgnored says that the server sends whole files whatever range it is asked for.
 var errRangesIgnored = errors.New("the server ignores ranges")
 
 // fetch brings a file of a commit into the cache as a blob, unless it is there.
-func (c *Client) fetch(ctx context.Context, repo cached, n Name, commit string, f File, slots chan struct{}, moved func(int64)) error {
+func (c *Client) fetch(ctx context.Context, pl *place, commit string, f File, slots chan struct{}, moved func(int64)) error {
+	n, repo := pl.name, pl.repo
 	blob := repo.blob(f.Etag)
 	if haveBlob(blob, f) {
 		return nil
@@ -41,7 +43,7 @@ func (c *Client) fetch(ctx context.Context, repo cached, n Name, commit string, 
 		moved(f.Size - partReceived(blob, f.Etag, f.Size))
 		return nil
 	}
-	t := &transfer{c: c, repo: n.Written, address: c.fileAddress(n.Repo, commit, f.Path), file: f, slots: slots, moved: moved}
+	t := pl.transfer(c, commit, f, slots, moved)
 	for tries := 1; ; tries++ {
 		err := t.once(ctx, blob)
 		var wrong *wrongContent
@@ -231,8 +233,15 @@ func (t *transfer) open(ctx context.Context, from, to int64) (*answer, error) {
 		cancel(nil)
 		release()
 	}
-	req, err := t.c.request(ctx, http.MethodGet, t.address, nil)
+	address, err := t.at(ctx)
+	var req *http.Request
 	if err == nil {
+		req, err = t.c.request(ctx, http.MethodGet, address, nil)
+	}
+	if err == nil {
+		for k := range t.header {
+			req.Header.Set(k, t.header.Get(k))
+		}
 		if to >= 0 {
 			req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", from, to-1))
 		}
@@ -285,6 +294,9 @@ func (t *transfer) piece(ctx context.Context, i int, ranged func()) error {
 
 // refused explains an answer that is neither the file nor a range of it.
 func (t *transfer) refused(resp *http.Response) error {
+	if resp.StatusCode == http.StatusPreconditionFailed {
+		return t.failure("it has changed since it was listed")
+	}
 	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
 		return t.failure("the server does not have the bytes that the hub's listing promises (%d in all)", t.file.Size)
 	}

@@ -16,7 +16,11 @@ func SHA256(path string) (string, error) {
 		if known := r.SHA256(); known != "" {
 			return known, nil
 		}
-		return "", &FormatError{File: path, Msg: "is read where it is, and its hash is not known", Hint: "download it first"}
+		h := sha256.New()
+		if _, err := io.Copy(h, io.NewSectionReader(r, 0, r.Size())); err != nil {
+			return "", unreadable(path, err)
+		}
+		return hex.EncodeToString(h.Sum(nil)), nil
 	}
 	return sha256Of(path, nil)
 }

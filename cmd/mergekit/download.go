@@ -15,7 +15,7 @@ func newDownloadCommand() *cobra.Command {
 	var connections int
 	cmd := &cobra.Command{
 		Use:   "download NAME...",
-		Short: "Bring models from a hub into the cache",
+		Short: "Bring models from a hub or an object store into the cache",
 		Long: `download brings org/name, org/name@revision or hf://org/name/directory into the cache that Hugging Face's own tools use, and
 prints the directory of the snapshot. Other verbs download by themselves what they are given; this one is for doing it before, where
 there is a network, and for looking for a newer commit.
@@ -23,6 +23,9 @@ there is a network, and for looking for a newer commit.
 What comes is what a merge needs: configuration, tokenizer, chat template, model card, and one set of weights (safetensors before
 pickles before GGUF). Large files come in segments on several connections. After a dropped connection or a kill the same command goes
 on with what has been received. Nothing counts as downloaded before its size and hash are those of the hub's listing.
+
+s3://bucket/directory, gs://bucket/directory and az://container/directory are places in object stores, with the credentials of their usual
+variables (AWS_ACCESS_KEY_ID, ...).
 
 HF_TOKEN (or the file that 'hf auth login' writes) opens private and gated repositories, HF_ENDPOINT names another hub.
 
@@ -35,13 +38,10 @@ EXIT STATUS
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var names []hub.Name
 			for _, a := range args {
-				n, err := hub.ParseName(a, revision)
-				if err != nil {
+				if _, err := hub.ParseName(a, revision); err != nil && !hub.IsBucket(a) {
 					return err
 				}
-				names = append(names, n)
 			}
 			s := hubSettings(cmd)
 			if endpoint != "" {
@@ -51,7 +51,7 @@ EXIT STATUS
 				return usageError{fmt.Errorf("--connections %d: give a positive number, or 0 for %d", connections, hub.DefaultConnections)}
 			}
 			s.Connections = connections
-			return runDownload(cmd, names, want, s)
+			return runDownload(cmd, args, revision, want, s)
 		},
 	}
 	f := cmd.Flags()
@@ -65,13 +65,13 @@ EXIT STATUS
 	return cmd
 }
 
-func runDownload(cmd *cobra.Command, names []hub.Name, want hub.Want, s hub.Settings) error {
+func runDownload(cmd *cobra.Command, names []string, revision string, want hub.Want, s hub.Settings) error {
 	c, err := hub.New(s)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		snapshot, err := c.Snapshot(cmd.Context(), n, want)
+		snapshot, err := c.Bring(cmd.Context(), n, revision, want)
 		if err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ func runDownload(cmd *cobra.Command, names []hub.Name, want hub.Want, s hub.Sett
 			if len(snapshot.Files) == 0 {
 				what = "as it is in the cache"
 			}
-			fmt.Fprintf(os.Stderr, "%s: %s, %s received\n", n.Written, what, bytesText(snapshot.Fetched))
+			fmt.Fprintf(os.Stderr, "%s: %s, %s received\n", n, what, bytesText(snapshot.Fetched))
 		}
 		fmt.Println(snapshot.Dir)
 	}

@@ -83,11 +83,15 @@ func bringBy(fetch plan.Fetch, weights bool, paths ...*string) error {
 			}
 			continue
 		}
-		n, err := hub.ParseName(*p, "")
-		if err != nil {
-			continue
+		path, revision := *p, ""
+		if !hub.IsBucket(path) {
+			n, err := hub.ParseName(path, "")
+			if err != nil {
+				continue
+			}
+			path, revision = n.Path(), n.Revision
 		}
-		dir, err := fetch(n.Path(), n.Revision, weights)
+		dir, err := fetch(path, revision, weights)
 		if err == nil {
 			*p, err = checkpoint.Directory(dir)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"os"
 	"path"
 	"path/filepath"
 	"strconv"
@@ -88,4 +89,28 @@ func hubfaultCommand(ts *testscript.TestScript, _ bool, args []string) {
 	default:
 		ts.Fatalf("hubfault %s: unknown", args[0])
 	}
+}
+
+// fakestoreCommand: fakestore PREFIX=DIR... runs an object store with these files in s3://bucket, for the rest of the script.
+func fakestoreCommand(ts *testscript.TestScript, _ bool, args []string) {
+	o, stop := fakehub.NewObjects()
+	ts.Defer(stop)
+	for _, a := range args {
+		prefix, dir, ok := strings.Cut(a, "=")
+		if !ok {
+			ts.Fatalf("fakestore %s: not PREFIX=DIR", a)
+		}
+		entries, err := os.ReadDir(ts.MkAbs(dir))
+		ts.Check(err)
+		for _, e := range entries {
+			data, err := os.ReadFile(filepath.Join(ts.MkAbs(dir), e.Name()))
+			ts.Check(err)
+			o.Content["bucket/"+prefix+"/"+e.Name()] = data
+		}
+	}
+	ts.Setenv("AWS_ENDPOINT_URL", o.URL)
+	ts.Setenv("AWS_ACCESS_KEY_ID", "key")
+	ts.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	ts.Setenv("HF_HUB_OFFLINE", "")
+	ts.Setenv("HF_HOME", filepath.Join(ts.Getenv("WORK"), "hf"))
 }

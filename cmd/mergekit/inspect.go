@@ -44,6 +44,9 @@ func newInspectCommand() *cobra.Command {
 			bar := newProgress(cmd, c.TotalBytes(), "reading")
 			list, err := inspect.Inspect(cmd.Context(), c, !headers, inspect.Options{Backend: b, Threads: threads, Read: bar.Add})
 			bar.Done()
+			if settle := streamed.settle(); settle != nil && err == nil {
+				err = settle(cmd.Context())
+			}
 			if err != nil {
 				return err
 			}

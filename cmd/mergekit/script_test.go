@@ -60,6 +60,7 @@ func TestScripts(t *testing.T) {
 			"fakehub":            fakehubCommand,
 			"hubfault":           hubfaultCommand,
 			"large":              largeCommand,
+			"fakestore":          fakestoreCommand,
 		},
 	})
 }
