@@ -23,9 +23,10 @@ type gatheredSource struct {
 	// native rounds a mean after every addition, as arithmetic in the dtype does; otherwise it is rounded once.
 	native bool
 
-	once    sync.Once
-	mean    []byte // the row of padding
-	meanErr error
+	announced sync.Once // all of the model's own tensor
+	once      sync.Once // the row of padding
+	mean      []byte
+	meanErr   error
 }
 
 // newGathered puts an input's rows together.
@@ -223,8 +224,17 @@ func encodeFloat64(dst []byte, dtype tensors.DType, x []float64) error {
 // mostHints bounds how many runs of a chunk are announced: a permuted vocabulary has as many as rows, and each is a call to the system.
 const mostHints = 32
 
+// WillNeed announces the rows of a range, or where they are all over the file, once the whole of it: it is read in any case.
 func (s *gatheredSource) WillNeed(off, n int64) {
-	s.runs(off, n, mostHints, s.parts[s.own].WillNeed)
+	own := s.parts[s.own]
+	var list [][2]int64
+	if s.runs(off, n, mostHints, func(off, n int64) { list = append(list, [2]int64{off, n}) }) {
+		for _, r := range list {
+			own.WillNeed(r[0], r[1])
+		}
+		return
+	}
+	s.announced.Do(func() { own.WillNeed(0, own.elems()) })
 }
 
 // Release gives back what was read of the model's own file; the whole of it at the end of a tensor.
@@ -237,18 +247,22 @@ func (s *gatheredSource) Release(off, n int64) {
 	s.runs(off, n, mostHints, own.Release)
 }
 
-// runs calls do for the runs of the model's own rows in a range, at most so many.
-func (s *gatheredSource) runs(off, n int64, most int, do func(off, n int64)) {
+// runs calls do for the runs of the model's own rows in a range, at most so many; all says whether there are no more.
+func (s *gatheredSource) runs(off, n int64, most int, do func(off, n int64)) (all bool) {
 	if s.cols == 0 {
-		return
+		return true
 	}
 	end := int(min((off+n+s.cols-1)/s.cols, int64(s.rows.Len())))
-	for row := int(off / s.cols); row < end && most > 0; {
+	for row := int(off / s.cols); row < end; {
 		first, rows := s.run(row, end)
 		if first >= 0 {
+			if most == 0 {
+				return false
+			}
 			do(int64(first)*s.cols, int64(rows)*s.cols)
 			most--
 		}
 		row += max(rows, 1)
 	}
+	return true
 }

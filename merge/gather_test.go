@@ -18,8 +18,10 @@ import (
 // memoryPart is a tensor in memory that says what was asked of it.
 type memoryPart struct {
 	stream.Memory
-	reads, released int64
+	reads, released, announced int64
 }
+
+func (m *memoryPart) WillNeed(_, n int64) { m.announced += n }
 
 func (m *memoryPart) elems() int64 { return int64(len(m.Data)) / int64(m.Type.Size()) }
 
@@ -34,6 +36,12 @@ func (m *memoryPart) Release(_, n int64) { m.released += n }
 func someVocabulary(t *testing.T) (*vocabulary.Vocabulary, []vocabulary.Input) {
 	t.Helper()
 	lists := [][]string{{"u", "a", "b", "c", "d", "e"}, {"u", "e", "d", "x", "y", "a"}, {"u", "b", "y", "z", "c"}}
+	return vocabularyOf(t, lists, recipe.Tokenizer{Source: recipe.TokenizerUnion, PadToMultipleOf: 8, Tokens: []recipe.TokenRule{{Token: "z", Kind: recipe.TokenZero, FromID: -1}}})
+}
+
+// vocabularyOf plans the vocabulary of models with these words.
+func vocabularyOf(t *testing.T, lists [][]string, source recipe.Tokenizer) (*vocabulary.Vocabulary, []vocabulary.Input) {
+	t.Helper()
 	var models []vocabulary.Model
 	var inputs []vocabulary.Input
 	for i, list := range lists {
@@ -52,8 +60,7 @@ func someVocabulary(t *testing.T) (*vocabulary.Vocabulary, []vocabulary.Input) {
 		models = append(models, vocabulary.Model{Name: fmt.Sprint("m", i), Dir: dir, Rows: len(list)})
 		inputs = append(inputs, vocabulary.Input{Model: i, Rows: len(list)})
 	}
-	v, err := vocabulary.New(models, vocabulary.Options{Source: recipe.Tokenizer{Source: recipe.TokenizerUnion, PadToMultipleOf: 8,
-		Tokens: []recipe.TokenRule{{Token: "z", Kind: recipe.TokenZero, FromID: -1}}}})
+	v, err := vocabulary.New(models, vocabulary.Options{Source: source})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,6 +176,32 @@ func TestGatheredRuns(t *testing.T) {
 	s.Release(cols, 2*cols)
 	if own.released != 8*cols {
 		t.Errorf("%d elements are given back, want two rows more", own.released)
+	}
+}
+
+// TestGatheredHints: rows in order are announced as they come, rows in disorder once with all others.
+func TestGatheredHints(t *testing.T) {
+	const rows = 2 * mostHints
+	forth, back := []string{"u"}, []string{"u"}
+	for i := 1; i < rows; i++ {
+		forth, back = append(forth, fmt.Sprint("w", i)), append(back, fmt.Sprint("w", rows-i))
+	}
+	v, inputs := vocabularyOf(t, [][]string{forth, back}, recipe.Tokenizer{Source: recipe.TokenizerBase})
+	list, _, _, err := v.Gather(inputs, 0, nil)
+	if err != nil || list[0] != nil {
+		t.Fatal(err)
+	}
+	own := &memoryPart{Memory: stream.Memory{Type: tensors.F32, Data: make([]byte, 4*rows)}}
+	s := &gatheredSource{rows: list[1], parts: []part{own, own}, own: 1, dtype: tensors.F32, cols: 1}
+	s.WillNeed(1, 3)
+	if own.announced != 3 {
+		t.Errorf("%d elements are announced, want 3", own.announced)
+	}
+	for range 2 {
+		s.WillNeed(0, rows)
+	}
+	if own.announced != 3+rows {
+		t.Errorf("%d elements are announced, want the tensor once", own.announced-3)
 	}
 }
 
