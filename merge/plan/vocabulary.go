@@ -309,7 +309,7 @@ func (p *Plan) renumber(key string, value any) (now any, changed, gone bool) {
 		if err != nil || id < 0 {
 			return value, false, false
 		}
-		out, text, ok := p.Vocabulary.ID(0, id)
+		out, text, ok := p.Vocabulary.ID(id)
 		switch {
 		case ok:
 			return out, out != id, false

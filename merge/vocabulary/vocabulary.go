@@ -5,6 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,6 +90,9 @@ func New(models []Model, o Options) (*Vocabulary, error) {
 		}
 	}
 	v.shrinks(o.Source.PadToMultipleOf)
+	for m := range v.Models[1:] {
+		v.Models[1+m].tok = nil // large, and not needed any more
+	}
 	return v, nil
 }
 
@@ -98,12 +104,17 @@ func (v *Vocabulary) warnf(format string, args ...any) {
 	v.Warnings = append(v.Warnings, fmt.Sprintf(format, args...))
 }
 
-// open opens the tokenizers. A model without any is taken to have the first model's.
+// open opens the tokenizers, those that are alike once. A model without any is taken to have the first model's.
 func (v *Vocabulary) open() error {
+	known := map[string]*tokenizer.Tokenizer{}
 	for i := range v.Models {
 		m := &v.Models[i]
-		var err error
+		key, err := contents(m.Dir)
+		if m.tok = known[key]; m.tok != nil && err == nil {
+			continue
+		}
 		if m.tok, err = tokenizer.Open(m.Dir); err == nil {
+			known[key] = m.tok
 			continue
 		}
 		if i == 0 || tokenizer.Present(m.Dir) { // one that cannot be read is not taken for none
@@ -113,6 +124,20 @@ func (v *Vocabulary) open() error {
 		v.warnf("%s has no tokenizer; its rows are taken to be of the tokens of %s", m.Name, v.Models[0].Name)
 	}
 	return nil
+}
+
+// contents identifies what tokenizer.Open reads.
+func contents(dir string) (string, error) {
+	h := sha256.New()
+	for _, name := range []string{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"} {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		fmt.Fprintf(h, "%d|", len(data))
+		h.Write(data)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // build makes the tokenizer of the output.
@@ -166,8 +191,8 @@ func (v *Vocabulary) union() (list []tokenizer.Token) {
 	ordinary := 0
 	for i := 1; i < len(v.Models); i++ {
 		m := &v.Models[i]
-		if m.tok == base.tok {
-			continue
+		if m.tok == base.tok && min(m.Rows, m.tok.Size()) <= base.Rows {
+			continue // it has nothing that the base lacks
 		}
 		for _, one := range m.tok.Vocabulary() {
 			if one.ID >= m.Rows || one.Text == "" {
@@ -319,10 +344,9 @@ func (v *Vocabulary) Digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// ID gives the id that a token of a model has in the output; text is the token, ok is false where the output does not have it.
-func (v *Vocabulary) ID(model, id int) (out int, text string, ok bool) {
-	tok := v.Models[model].tok
-	if text, ok = tok.Token(id); !ok {
+// ID gives the id that a token of the first model has in the output; text is the token, ok is false where the output does not have it.
+func (v *Vocabulary) ID(id int) (out int, text string, ok bool) {
+	if text, ok = v.Models[0].tok.Token(id); !ok {
 		return 0, "", false
 	}
 	if id < len(v.tokens) && v.has[id] && v.tokens[id] == text {

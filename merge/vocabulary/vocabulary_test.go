@@ -98,11 +98,26 @@ func TestUnion(t *testing.T) {
 	if again.Digest() != v.Digest() || v.Rows != 10 {
 		t.Error("another run gives other ids")
 	}
-	if out, text, ok := v.ID(2, 4); out != 9 || text != "<pad>" || !ok {
-		t.Error("the id of c's <pad> is not found")
+}
+
+// TestID: where a token of the first model is in the output.
+func TestID(t *testing.T) {
+	a, b := tokens(t, "u", "x", "*<s>", "*<e>"), tokens(t, "u", "*<e>", "*<s>")
+	v := must(t)(planned(t, recipe.Tokenizer{Source: "model", SourceRef: &recipe.ModelRef{Path: "b"}}, []string{a, b}, 4, 3))
+	for id, want := range []string{"0 u true", "0 x false", "2 <s> true", "1 <e> true", "0  false"} {
+		if out, text, ok := v.ID(id); fmt.Sprint(out, " ", text, " ", ok) != want {
+			t.Errorf("id %d is %d %s %v, want %s", id, out, text, ok, want)
+		}
 	}
-	if _, text, ok := v.ID(2, 5); text != "<far>" || ok {
-		t.Error("a token that the output lacks has an id")
+}
+
+// TestUnionOfRows: with one and the same tokenizer, a model can have rows that the base lacks.
+func TestUnionOfRows(t *testing.T) {
+	a, b := tokens(t, "u", "x", "*<s>", "*<e>"), tokens(t, "u", "x", "*<s>", "*<e>")
+	v := must(t)(planned(t, union, []string{a, b}, 3, 4))
+	list, _, _, err := v.Gather([]Input{{0, 3}, {1, 4}}, 0, nil)
+	if err != nil || texts(v) != "u x <s> <e>" || fmt.Sprint(list[0].Common(3)) != "[{1 3}]" || list[1] != nil {
+		t.Errorf("%s: %v", texts(v), err)
 	}
 }
 
