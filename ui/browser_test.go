@@ -324,6 +324,10 @@ func TestPage(t *testing.T) {
 	b.unscathed()
 	other.do("the report in a tab of its own", navigate(q.origin+"/report/out/report.html"), sees("h1", "Merge: out"))
 	other.unscathed()
+	if q.end() {
+		t.Error("a run was interrupted, and none was under way")
+	}
+	b.do("the end of the program", sees("[role=alert]", "The program does not answer"))
 }
 
 // TestOtherSites sees in a browser that has the cookie what pages from elsewhere can do: nothing.

@@ -53,12 +53,29 @@ export function work(path, params, { progress, done, failed }) {
   return () => source.close();
 }
 
-// watch listens to the run, for as long as the page is open.
+const hiddenFor = 30_000; // milliseconds after which a page that nobody sees listens no more
+
+// watch listens to the run while the page can be seen. A browser has few connections to one server, and all tabs share them.
 export function watch(seen, lost) {
-  const source = new EventSource("/api/run");
-  source.addEventListener("run", (e) => seen(JSON.parse(e.data)));
-  source.onerror = () => lost(source.readyState === EventSource.CLOSED);
-  return () => source.close();
+  let source = null, timer = 0;
+  const open = () => {
+    clearTimeout(timer);
+    if (source && source.readyState !== EventSource.CLOSED) return;
+    source = new EventSource("/api/run");
+    source.addEventListener("run", (e) => seen(JSON.parse(e.data)));
+    source.onerror = lost; // it tries again by itself, unless it was refused
+  };
+  const turned = () => {
+    if (!document.hidden) open();
+    else timer = setTimeout(() => source.close(), hiddenFor);
+  };
+  open();
+  document.addEventListener("visibilitychange", turned);
+  return () => {
+    document.removeEventListener("visibilitychange", turned);
+    clearTimeout(timer);
+    source.close();
+  };
 }
 
 // useGet is what a path answers: { value, error }, or {} while it is awaited.

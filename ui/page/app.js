@@ -33,7 +33,7 @@ function App() {
     addEventListener("hashchange", turn);
     return () => removeEventListener("hashchange", turn);
   }, []);
-  useEffect(() => watch((r) => { setRun(r); setLost(false); }, setLost), []);
+  useEffect(() => watch((r) => { setRun(r); setLost(false); }, () => setLost(true)), []);
 
   last.current[at.view] = location.hash;
   const View = views[at.view];
