@@ -101,7 +101,7 @@ type fusion struct {
 
 // job makes one output tensor: from a tensor of the base, a delta, or both.
 type job struct {
-	base  tensors.View // no data where nothing of the base is used
+	base  *tensors.Reader // nil where nothing of the base is used
 	delta *Delta
 }
 
@@ -186,7 +186,7 @@ func (f *fusion) plan() error {
 	}
 	written := tensors.DType(0)
 	for _, name := range f.ckpt.Names() {
-		v, err := f.ckpt.View(name)
+		v, err := f.ckpt.Reader(name)
 		if err != nil {
 			return err
 		}
@@ -224,7 +224,7 @@ func (f *fusion) plan() error {
 		dtype := written
 		if d.From != "" {
 			var err error
-			if j.base, err = f.ckpt.View(d.From); err != nil {
+			if j.base, err = f.ckpt.Reader(d.From); err != nil {
 				return err
 			}
 			if dtype = j.base.DType; f.o.DType != nil {

@@ -105,7 +105,7 @@ type writing struct {
 
 // job makes one tensor of the output.
 type job struct {
-	view tensors.View
+	from *tensors.Reader
 	t    *Transform // nil: as it is
 	rows int        // of a piece; of a tensor that stays, elements
 }
@@ -145,20 +145,20 @@ func (w *writing) plan() error {
 			origin = from
 		}
 		j := job{rows: pieceElems}
-		if j.view, err = w.from.View(origin); err != nil {
+		if j.from, err = w.from.Reader(origin); err != nil {
 			return err
 		}
-		if j.t, err = p.Transform(name, j.view.Shape); err != nil {
+		if j.t, err = p.Transform(name, j.from.Shape); err != nil {
 			return err
 		}
 		if j.t != nil {
-			if !j.view.DType.IsFloat() && (!j.t.Exact() || j.view.DType.Size() == 0) {
-				return &Error{File: w.from.Path(), Tensor: name, Msg: fmt.Sprintf("has dtype %s, and the map computes with it", j.view.DType), Hint: "dequantise the checkpoint first"}
+			if !j.from.DType.IsFloat() && (!j.t.Exact() || j.from.DType.Size() == 0) {
+				return &Error{File: w.from.Path(), Tensor: name, Msg: fmt.Sprintf("has dtype %s, and the map computes with it", j.from.DType), Hint: "dequantise the checkpoint first"}
 			}
 			j.t.Threads = 1 // pieces are what runs side by side
 			j.rows = j.t.RowsWithin(budget)
 		}
-		info := j.view.Info
+		info := j.from.Info
 		info.Name = name
 		if info.DType.IsFloat() {
 			switch {
@@ -302,7 +302,7 @@ func (w *writing) write(ctx context.Context, to *tensors.Writer) error {
 			b := &buffers{}
 			return func(i int, lo, hi int64) (int64, error) { return w.make(to, i, lo, hi, b) }
 		},
-		Whole: func(i int) { w.from.Release(w.jobs[i].view.Name, 0, int64(len(w.jobs[i].view.Data))) },
+		Whole: func(i int) { w.jobs[i].from.Release(0, w.jobs[i].from.Info.Bytes()) },
 	}); err != nil {
 		return err
 	}
@@ -333,7 +333,16 @@ func (w *writing) cut(i int) tensors.Pieces {
 // buffers are one worker's.
 type buffers struct {
 	in, out []byte
+	raw     []byte // what is made of a tensor that no file has as it is
 	values  []float32
+}
+
+// scratch is the room that n bytes of a tensor need beside the file.
+func scratch(r *tensors.Reader, n int64) int64 {
+	if r.Stored() {
+		return 0
+	}
+	return n
 }
 
 func sized[T any](x *[]T, n int64) []T {
@@ -346,7 +355,7 @@ func sized[T any](x *[]T, n int64) []T {
 // make computes and writes rows lo to hi of output i (of a tensor that stays, elements), and returns their bytes.
 func (w *writing) make(to *tensors.Writer, i int, lo, hi int64, b *buffers) (int64, error) {
 	j, info := w.jobs[i], w.infos[i]
-	v, dtype := j.view, info.DType
+	v, dtype := j.from, info.DType
 	fault := func(err error) error {
 		if e, ok := err.(*Error); ok { //nolint:errorlint // only errors made here lack the tensor
 			e.File, e.Tensor = w.from.Path(), info.Name
@@ -356,7 +365,10 @@ func (w *writing) make(to *tensors.Writer, i int, lo, hi int64, b *buffers) (int
 	}
 	if j.t == nil {
 		from, n := int64(v.DType.BitSize()), hi-lo
-		data := v.Data[lo*from/8 : hi*from/8]
+		data, err := v.Bytes(lo*from/8, n*from/8, sized(&b.raw, scratch(v, n*from/8)))
+		if err != nil {
+			return 0, err
+		}
 		if dtype != v.DType {
 			out := sized(&b.out, n*int64(dtype.Size()))
 			if err := tensors.Convert(out, dtype, data, v.DType); err != nil {
@@ -374,7 +386,11 @@ func (w *writing) make(to *tensors.Writer, i int, lo, hi int64, b *buffers) (int
 		if dtype != v.DType {
 			moved = sized(&b.in, n*int64(v.DType.Size()))
 		}
-		if err := j.t.MoveBytes(moved, v.DType, int(lo), int(hi), func(x []byte, off int64) error { copy(x, v.Data[off:]); return nil }); err != nil {
+		if err := j.t.MoveBytes(moved, v.DType, int(lo), int(hi), func(x []byte, off int64) error {
+			data, err := v.Bytes(off, int64(len(x)), x)
+			copy(x, data)
+			return err
+		}); err != nil {
 			return 0, fault(err)
 		}
 		if dtype != v.DType {
@@ -386,7 +402,12 @@ func (w *writing) make(to *tensors.Writer, i int, lo, hi int64, b *buffers) (int
 		values := sized(&b.values, n)
 		size := int64(v.DType.Size())
 		if err := j.t.Rows(values, int(lo), int(hi), func(x []float32, off int64) error {
-			return tensors.DecodeFloat32(x, v.Data[off*size:(off+int64(len(x)))*size], v.DType)
+			n := int64(len(x)) * size
+			data, err := v.Bytes(off*size, n, sized(&b.raw, scratch(v, n)))
+			if err != nil {
+				return err
+			}
+			return tensors.DecodeFloat32(x, data, v.DType)
 		}); err != nil {
 			return 0, fault(err)
 		}
