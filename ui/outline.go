@@ -1,6 +1,9 @@
 package ui
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // An outline is what completion has to know of a recipe that is being written, which mostly is no YAML yet: under which keys the cursor
 // is. It goes by indentation and, on the cursor's line, by brackets. What it cannot make out, it leaves alone.
@@ -182,8 +185,10 @@ func (o *outline) brackets(text string) {
 	word, key, behind := "", "", false
 	quote := rune(0)
 	for i, c := range text {
+		_, size := utf8.DecodeRuneInString(text[i:])
+		letter := text[i : i+size] // as it is written, also if it is no character
 		if quote != 0 {
-			if word += string(c); c == quote {
+			if word += letter; c == quote {
 				quote = 0
 			}
 			continue
@@ -193,7 +198,7 @@ func (o *outline) brackets(text string) {
 			if strings.TrimSpace(word) == "" {
 				quote = c
 			}
-			word += string(c)
+			word += letter
 			continue
 		case '{', '[':
 			n := len(o.frames)
@@ -218,7 +223,7 @@ func (o *outline) brackets(text string) {
 			word += ":"
 			continue
 		default:
-			word += string(c)
+			word += letter
 			continue
 		}
 		word, key, behind = "", "", false
