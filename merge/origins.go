@@ -36,22 +36,22 @@ func (st *staging) origins(p *plan.Plan) []origin {
 	list := direct(p)
 	for _, m := range p.Models {
 		if m.Stage != nil {
-			list = st.below(list, st.g.Named(m.Stage.Name))
+			s := st.g.Named(m.Stage.Name)
+			list = st.join(list, append([]*stages.Stage{s}, s.Upstream(nil)...))
 		}
 	}
 	return list
 }
 
-// below adds what a stage is made of.
-func (st *staging) below(list []origin, s *stages.Stage) []origin {
-	for _, m := range st.reads[s] {
-		if !slices.ContainsFunc(list, func(o origin) bool { return o.ref.Same(m.ref) }) {
-			m.base = m.base && s == st.g.Output // other bases are those of stages
-			list = append(list, m)
+// join adds what stages are made of.
+func (st *staging) join(list []origin, of []*stages.Stage) []origin {
+	for _, s := range of {
+		for _, m := range st.reads[s] {
+			if !slices.ContainsFunc(list, func(o origin) bool { return o.ref.Same(m.ref) }) {
+				m.base = m.base && s == st.g.Output // other bases are those of stages
+				list = append(list, m)
+			}
 		}
-	}
-	for _, u := range s.Uses {
-		list = st.below(list, u)
 	}
 	return list
 }
@@ -70,6 +70,7 @@ func read(list []*recipe.Recipe, o Options) ([]origin, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer st.forget()
 	if err := st.check(nil); err != nil {
 		return nil, err
 	}
@@ -89,5 +90,5 @@ func read(list []*recipe.Recipe, o Options) ([]origin, error) {
 			m.Close()
 		}
 	}
-	return st.below(nil, st.g.Output), nil
+	return st.join(nil, append([]*stages.Stage{st.g.Output}, st.g.Output.Upstream(nil)...)), nil
 }

@@ -121,7 +121,7 @@ func (st *staging) make(ctx context.Context, s *stages.Stage, report *StageRepor
 	}
 	if there {
 		report.State = StageReused
-		st.dirs[s] = dir
+		st.written(s, dir)
 		return nil, nil
 	}
 	if o.Part.Of > 0 || o.Join > 0 {
@@ -138,9 +138,15 @@ func (st *staging) make(ctx context.Context, s *stages.Stage, report *StageRepor
 	if err != nil {
 		return nil, fmt.Errorf("stage %s: %w", s.Name, err)
 	}
-	st.dirs[s] = dir
+	st.written(s, dir)
 	report.State, report.Tensors, report.Seconds = StageMade, sum.Tensors, sum.Seconds
 	return sum, nil
+}
+
+// written notes that a stage is in a directory.
+func (st *staging) written(s *stages.Stage, dir string) {
+	st.dirs[s] = dir
+	st.forget()
 }
 
 // there says whether a stage is in its directory: one that a key names is whole. In a directory that a name names, the mark tells what it

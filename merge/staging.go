@@ -62,6 +62,7 @@ type staging struct {
 	reads  map[*stages.Stage][]origin // of those that were planned: models that no stage makes
 
 	mu     sync.Mutex
+	made   map[*stages.Stage]*plan.Stage // those that nobody has written, once they were asked for
 	values map[*plan.Stage]*stageValues
 }
 
@@ -75,7 +76,7 @@ func newStaging(list []*recipe.Recipe, o Options) (*staging, error) {
 		return nil, err
 	}
 	g.Fuse(o.Plan.RNG, o.Stages.Keep || o.Stages.Dir != "")
-	st := &staging{g: g, o: o, dirs: map[*stages.Stage]string{}, keys: map[*stages.Stage]string{}, reads: map[*stages.Stage][]origin{}, values: map[*plan.Stage]*stageValues{}}
+	st := &staging{g: g, o: o, dirs: map[*stages.Stage]string{}, keys: map[*stages.Stage]string{}, reads: map[*stages.Stage][]origin{}, made: map[*stages.Stage]*plan.Stage{}, values: map[*plan.Stage]*stageValues{}}
 	st.o.stages, st.o.Plan.OpenStage = st, st.open
 	if o.Plan.Fetch != nil {
 		st.o.Plan.Fetch = fetchOnce(o.Plan.Fetch)
@@ -115,7 +116,13 @@ func (st *staging) open(name string) (*plan.Stage, error) {
 	if dir := st.dirs[s]; dir != "" {
 		return &plan.Stage{Name: name, Dir: dir, Key: st.keys[s]}, nil
 	}
-	p, err := plan.Build(s.Recipe, st.o.Plan)
+	st.mu.Lock()
+	made := st.made[s]
+	st.mu.Unlock()
+	if made != nil {
+		return made, nil
+	}
+	p, err := plan.Build(s.Recipe, st.o.Plan) // which opens what this stage uses
 	if err != nil {
 		return nil, err
 	}
@@ -125,11 +132,27 @@ func (st *staging) open(name string) (*plan.Stage, error) {
 		p.Close()
 		return nil, err
 	}
-	made := &plan.Stage{Name: name, Made: p, Checkpoint: c, Key: st.key(s, p)}
+	made = &plan.Stage{Name: name, Made: p, Checkpoint: c, Key: st.key(s, p), Wide: p.Widest()}
 	st.mu.Lock()
-	st.values[made] = v
-	st.mu.Unlock()
+	defer st.mu.Unlock()
+	if first := st.made[s]; first != nil {
+		made.Close()
+		return first, nil
+	}
+	st.made[s], st.values[made] = made, v
 	return made, nil
+}
+
+// forget closes what was opened of stages that nobody has written: at the end, and when one has been, since plans of others that use
+// it are now of what is in its directory. No plan is in use then.
+func (st *staging) forget() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, made := range st.made {
+		made.Close()
+	}
+	clear(st.made)
+	clear(st.values)
 }
 
 func (st *staging) valuesOf(s *plan.Stage) *stageValues {
@@ -149,14 +172,19 @@ func (st *staging) wanted() []*stages.Stage {
 // pending says whether a stage can be planned only when another one has been made: which tensors a method that sees models as wholes
 // makes is known then, and so is a tokenizer that is made by one stage and read by another.
 func (st *staging) pending(s *stages.Stage) bool {
-	return slices.ContainsFunc(s.Uses, func(u *stages.Stage) bool {
-		return st.dirs[u] == "" && (!u.Foreseen() || s.OwnTokenizer() && st.tokenizes(u) || st.pending(u))
-	})
-}
-
-// tokenizes says whether the tokenizer of a stage is one that has not been written yet.
-func (st *staging) tokenizes(s *stages.Stage) bool {
-	return st.dirs[s] == "" && (s.OwnTokenizer() || slices.ContainsFunc(s.Uses, st.tokenizes))
+	written := func(u *stages.Stage) bool { return st.dirs[u] != "" }
+	way := s.Upstream(written)
+	for _, u := range way {
+		if !u.Foreseen() {
+			return true
+		}
+	}
+	for _, u := range append(way, s) {
+		if u.OwnTokenizer() && slices.ContainsFunc(u.Upstream(written), (*stages.Stage).OwnTokenizer) {
+			return true
+		}
+	}
+	return false
 }
 
 // check plans all stages, so that what is wrong with any of them shows before any is made. planned is called with each plan, which is
@@ -196,6 +224,7 @@ func PlanRecipes(list []*recipe.Recipe, o Options, see func(s *PlannedStage) err
 	if err != nil {
 		return err
 	}
+	defer st.forget()
 	for _, s := range st.wanted() {
 		one := &PlannedStage{Stage: s, Output: s == st.g.Output}
 		if !st.pending(s) {
@@ -286,6 +315,7 @@ func RunRecipes(ctx context.Context, list []*recipe.Recipe, text []byte, out str
 	if err != nil {
 		return nil, err
 	}
+	defer st.forget()
 	st.out = out
 	if err := st.ready(); err != nil {
 		return nil, err

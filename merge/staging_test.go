@@ -454,3 +454,22 @@ func TestStagesFetchOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestStagesMany merges many stages with more ways through them than anybody can walk.
+func TestStagesMany(t *testing.T) {
+	b := openBackend(t, "go")
+	var text strings.Builder
+	text.WriteString("name: s0\nmerge_method: linear\nmodels: [{model: M/ft1, parameters: {weight: 1}}]\n---\nname: s1\nmerge_method: linear\nmodels: [{model: M/ft2, parameters: {weight: 1}}]\n")
+	const n = 60
+	for i := 2; i < n; i++ {
+		fmt.Fprintf(&text, "---\nname: s%d\nmerge_method: linear\nmodels: [{model: s%d, parameters: {weight: 0.5}}, {model: s%d, parameters: {weight: 0.5}}]\n", i, i-1, i-2)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	s, err := merge.Run(context.Background(), stagesFile(t, text.String()), out, merge.Options{Backend: b, ModelCard: true, Provenance: true, MaxMemory: 512 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Stages) != n-1 || strings.Count(states(s), "fused") < n/3 {
+		t.Error(states(s))
+	}
+}

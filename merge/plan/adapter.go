@@ -57,12 +57,12 @@ func (m *Model) Own(name string) (tensors.Info, bool) {
 }
 
 // Files lists the files that the model's weights come from.
-func (m *Model) Files() []string {
+func (m *Model) Files() []string { return m.files(map[*Plan]bool{}) }
+
+func (m *Model) files(seen map[*Plan]bool) []string {
 	files := m.Checkpoint.Files()
 	if m.Stage != nil && m.Stage.Made != nil {
-		for _, in := range m.Stage.Made.Models {
-			files = append(files, in.Files()...)
-		}
+		files = append(files, m.Stage.Made.files(seen)...)
 	}
 	if m.Adapter != nil {
 		files = append(files, m.Adapter.Files()...)

@@ -41,15 +41,20 @@ func OpenModel(ref recipe.ModelRef, dir string, o Options) (*Model, error) {
 	return m, nil
 }
 
-// Close lets go of the checkpoint and the adapter.
+// Close lets go of the checkpoint and the adapter. A stage that nobody wrote belongs to whom OpenStage asked.
 func (m *Model) Close() {
-	if m.Checkpoint != nil {
+	if m.Checkpoint != nil && (m.Stage == nil || m.Stage.Made == nil) {
 		_ = m.Checkpoint.Close()
 	}
 	if m.Adapter != nil {
 		_ = m.Adapter.Close()
 	}
-	if m.Stage != nil && m.Stage.Made != nil {
-		m.Stage.Made.Close()
+}
+
+// Close lets go of a stage that nobody wrote.
+func (s *Stage) Close() {
+	if s.Made != nil {
+		_ = s.Checkpoint.Close()
+		s.Made.Close()
 	}
 }

@@ -16,10 +16,11 @@ type Stage struct {
 	Dir        string              // "": nothing was written
 	Made       *Plan               // without Dir: how it comes to be
 	Checkpoint *tensors.Checkpoint // without Dir: its tensors
+	Wide       int                 // without Dir: what Made.Widest says
 	Key        string              // identifies its content
 }
 
-// OpenStage returns the stage of that name, nil where none has it.
+// OpenStage returns the stage of that name, nil where none has it. It stays open as long as plans use it; plans do not close it.
 type OpenStage func(name string) (*Stage, error)
 
 // Local finds a path of a recipe on this machine: relative to the working directory, or to the recipe.
@@ -49,6 +50,18 @@ func (r resolver) openStage(ref recipe.ModelRef, s *Stage) (*Model, error) {
 	return m, r.adapt(m)
 }
 
+// files lists the files that a plan's models come from, those of stages that nobody wrote among them.
+func (p *Plan) files(seen map[*Plan]bool) (list []string) {
+	if seen[p] {
+		return nil
+	}
+	seen[p] = true
+	for _, m := range p.Models {
+		list = append(list, m.files(seen)...)
+	}
+	return list
+}
+
 // override gives the model's configuration the architecture that the reference asks for.
 func (m *Model) override() {
 	if m.Ref.OverrideArchitecture == "" {
@@ -67,7 +80,7 @@ func (p *Plan) nested() int {
 	most := 0
 	for _, m := range p.Models {
 		if m.Stage != nil && m.Stage.Made != nil {
-			most = max(most, output+m.Stage.Made.Widest())
+			most = max(most, output+m.Stage.Wide)
 		}
 	}
 	return most

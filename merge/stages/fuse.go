@@ -11,17 +11,22 @@ import (
 // long as several passes over the inputs of an elementwise method.
 const mostReads = 4
 
+// mostSteps is how many stages are computed within each other: every step adds the buffers of a merge to each worker.
+const mostSteps = 4
+
 // Fuse decides which stages are computed where they are read. With keep, none is. rng is the generator of the merges.
 func (g *Graph) Fuse(rng method.RNG, keep bool) {
 	times := map[*Stage]int{g.Output: 1} // how often a stage's tensors are computed
+	steps := map[*Stage]int{}            // from a stage to what is written
 	for i := len(g.Stages) - 1; i >= 0; i-- {
 		s := g.Stages[i]
 		if s == g.Output {
 			s.Fused, s.Why = false, "it is the output"
 			continue
 		}
-		reads := 0
+		reads, deep := 0, 0
 		for _, by := range s.UsedBy {
+			deep = max(deep, steps[by]+1)
 			passes := passesOf(by.Recipe)
 			if by.Fused { // its statistics are gathered once, its last pass runs as often as it is read
 				passes += times[by] - 1
@@ -44,11 +49,15 @@ func (g *Graph) Fuse(rng method.RNG, keep bool) {
 				}
 			}
 		}
-		if s.Why == "" && reads > mostReads {
+		switch {
+		case s.Why != "":
+		case reads > mostReads:
 			s.Why = fmt.Sprintf("its tensors are read %d times", reads)
+		case deep > mostSteps:
+			s.Why = fmt.Sprintf("%d stages in a row are computed where they are read already", mostSteps)
 		}
 		if s.Fused = s.Why == "" && len(s.UsedBy) > 0; s.Fused {
-			times[s] = reads
+			times[s], steps[s] = reads, deep
 		}
 	}
 }

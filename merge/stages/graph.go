@@ -96,21 +96,36 @@ func Build(list []*recipe.Recipe) (*Graph, error) {
 			return nil, err
 		}
 	}
-	needed := map[*Stage]bool{}
-	var need func(s *Stage)
-	need = func(s *Stage) {
-		needed[s] = true
-		for _, u := range s.Uses {
-			need(u)
-		}
-	}
-	need(g.Output)
+	needed := g.Output.Upstream(nil)
 	for _, s := range all {
-		if !needed[s] {
+		if s != g.Output && !slices.Contains(needed, s) {
 			g.Unused = append(g.Unused, s)
 		}
 	}
 	return g, nil
+}
+
+// Upstream lists the stages on the way to a stage, each once, what it uses itself first. Those that end says are ends are not listed, nor what
+// leads to them.
+func (s *Stage) Upstream(end func(*Stage) bool) []*Stage {
+	var list []*Stage
+	seen := map[*Stage]bool{}
+	var add func(s *Stage)
+	add = func(s *Stage) {
+		var more []*Stage
+		for _, u := range s.Uses {
+			if !seen[u] && (end == nil || !end(u)) {
+				seen[u] = true
+				list = append(list, u)
+				more = append(more, u)
+			}
+		}
+		for _, u := range more {
+			add(u)
+		}
+	}
+	add(s)
+	return list
 }
 
 // checkName says what is wrong with a name. It is the name of a directory, and stands in references, where some characters have a meaning.

@@ -2,6 +2,7 @@ package stages
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -185,6 +186,47 @@ func TestFuse(t *testing.T) {
 				t.Errorf("%v: %s: fused %t, %q; want %q", slices.Concat(test.docs), s.Label(), s.Fused, s.Why, want)
 			}
 		}
+	}
+}
+
+// TestFuseChain bounds how many stages are computed within each other, and TestFuseWide that many ways through a graph cost no time.
+func TestFuseChain(t *testing.T) {
+	var docs []string
+	for i := range 12 {
+		from := "a"
+		if i > 0 {
+			from = fmt.Sprint("s", i-1)
+		}
+		docs = append(docs, doc(fmt.Sprint("s", i), "linear", "", from, "b"))
+	}
+	g, err := build(t, docs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Fuse(method.Counter, false)
+	var written []string
+	for _, s := range g.Stages {
+		if !s.Fused {
+			written = append(written, s.Name)
+		}
+	}
+	if got := strings.Join(written, " "); got != "s1 s6 s11" {
+		t.Error(got)
+	}
+}
+
+func TestFuseWide(t *testing.T) {
+	docs := []string{doc("s0", "linear", "", "a"), doc("s1", "linear", "", "s0")}
+	for i := 2; i < 99; i++ {
+		docs = append(docs, doc(fmt.Sprint("s", i), "linear", "", fmt.Sprint("s", i-1), fmt.Sprint("s", i-2)))
+	}
+	g, err := build(t, docs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Fuse(method.Counter, false)
+	if got := len(g.Output.Upstream(nil)); got != 98 || len(g.Unused) != 0 {
+		t.Error(got, len(g.Unused))
 	}
 }
 
