@@ -79,7 +79,8 @@ func (w words) write(t *testing.T, dir string) {
 			x[k] = float32(worth(w.name, token, info.Name, k%wordCols))
 		}
 		b := make([]byte, info.Bytes())
-		if err := tensors.EncodeFloat32(b, dtype, x); err == nil {
+		err := tensors.EncodeFloat32(b, dtype, x)
+		if err == nil {
 			err = out.WriteAt(i, b, 0)
 		}
 		if err == nil {
