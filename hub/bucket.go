@@ -169,6 +169,9 @@ func (b *bucket) listing(objects []objectInfo, versions map[string]string) (l *L
 		if file == "" || strings.HasSuffix(file, "/") {
 			continue // what stands for a directory
 		}
+		if o.size < 0 || o.size > mostBytes {
+			return nil, false, &TransferError{Repo: b.written, File: plain(file), Msg: fmt.Sprintf("has %d bytes by the store's list, which no object has", o.size)}
+		}
 		if !plainPath(file) {
 			return nil, false, &Error{Repo: b.written, Msg: fmt.Sprintf("has an object %q, which is no path inside a directory", plain(o.key)), Hint: "rename it"}
 		}

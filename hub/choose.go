@@ -17,12 +17,6 @@ type File struct {
 	Etag string // SHA-256 of a large file, git's SHA-1 of a small one; "" where nobody has said it
 }
 
-// choice is the files of a repository that a merge needs.
-type choice struct {
-	files   []File
-	weights bool // weights are among them
-}
-
 // lackingError says that files which an index names are not listed.
 type lackingError struct {
 	index string
@@ -65,39 +59,36 @@ const maxSide = 256 << 20
 // card, and the weights once. Where there are several sets of weights it takes the one that tensors.Open would: what an index
 // lists before a single file, safetensors before pickles, both before GGUF. read returns the content of a small file; it is
 // called for indexes and the configuration. Without weights only the files beside them are chosen.
-func choose(all []File, weights bool, read func(File) ([]byte, error)) (choice, error) {
+func choose(all []File, weights bool, read func(File) ([]byte, error)) ([]File, error) {
 	return chooseBelow(all, "", weights, read)
 }
 
 // chooseBelow is choose for a directory, given with its slash.
-func chooseBelow(all []File, prefix string, weights bool, read func(File) ([]byte, error)) (choice, error) {
-	var c choice
-	root, err := chooseDir(all, prefix, weights, read)
+func chooseBelow(all []File, prefix string, weights bool, read func(File) ([]byte, error)) ([]File, error) {
+	chosen, err := chooseDir(all, prefix, weights, read)
 	if err != nil {
-		return c, err
+		return nil, err
 	}
-	c.files, c.weights = root.files, root.weights
-	if i := slices.IndexFunc(root.files, func(f File) bool { return f.Path == prefix+"model_index.json" }); i >= 0 {
-		components, err := componentsOf(root.files[i], read)
+	if i := slices.IndexFunc(chosen, func(f File) bool { return f.Path == prefix+"model_index.json" }); i >= 0 {
+		components, err := componentsOf(chosen[i], read)
 		if err != nil {
-			return c, err
+			return nil, err
 		}
 		for _, dir := range components {
 			sub, err := chooseDir(all, prefix+dir+"/", weights, read)
 			if err != nil {
-				return c, err
+				return nil, err
 			}
-			c.files = append(c.files, sub.files...)
-			c.weights = c.weights || sub.weights
+			chosen = append(chosen, sub...)
 		}
 	}
-	sort.Slice(c.files, func(i, j int) bool { return c.files[i].Path < c.files[j].Path })
-	return c, nil
+	sort.Slice(chosen, func(i, j int) bool { return chosen[i].Path < chosen[j].Path })
+	return chosen, nil
 }
 
 // chooseDir is choose for one directory, given with its slash.
-func chooseDir(all []File, dir string, withWeights bool, read func(File) ([]byte, error)) (choice, error) {
-	var c choice
+func chooseDir(all []File, dir string, withWeights bool, read func(File) ([]byte, error)) ([]File, error) {
+	var chosen []File
 	here := map[string]File{}
 	var names []string
 	for _, f := range all {
@@ -111,7 +102,7 @@ func chooseDir(all []File, dir string, withWeights bool, read func(File) ([]byte
 	if f, ok := here["config.json"]; ok && hasCode(names) {
 		data, err := read(f)
 		if err != nil {
-			return c, err
+			return nil, err
 		}
 		var config map[string]json.RawMessage
 		if json.Unmarshal(data, &config) == nil {
@@ -120,21 +111,20 @@ func chooseDir(all []File, dir string, withWeights bool, read func(File) ([]byte
 	}
 	for _, name := range names {
 		if f := here[name]; sideFile(name, code) && f.Size <= maxSide {
-			c.files = append(c.files, f)
+			chosen = append(chosen, f)
 		}
 	}
 	if !withWeights {
-		return c, nil
+		return chosen, nil
 	}
 	weights, err := weightFiles(dir, names, here, read)
 	if err != nil {
-		return c, err
+		return nil, err
 	}
 	for _, name := range weights {
-		c.files = append(c.files, here[name])
+		chosen = append(chosen, here[name])
 	}
-	c.weights = len(weights) > 0
-	return c, nil
+	return chosen, nil
 }
 
 func hasCode(names []string) bool {

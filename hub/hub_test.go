@@ -692,7 +692,8 @@ func TestHostileListings(t *testing.T) {
 		{`{"sha": "` + good + `", "siblings": [{"rfilename": "a\u0000b", "size": 1, "blobId": "` + good + `"}]}`, "no path inside"},
 		{`{"sha": "` + good + `", "siblings": [{"rfilename": "C:\\x", "size": 1, "blobId": "` + good + `"}]}`, "no path inside"},
 		{`{"sha": "` + good + `", "siblings": [{"rfilename": "x", "size": 1, "blobId": "../../../x"}]}`, "which is none"},
-		{`{"sha": "` + good + `", "siblings": [{"rfilename": "x", "size": -5, "blobId": "` + good + `"}]}`, "negative size"},
+		{`{"sha": "` + good + `", "siblings": [{"rfilename": "x", "size": -5, "blobId": "` + good + `"}]}`, "which no file has"},
+		{`{"sha": "` + good + `", "siblings": [{"rfilename": "x", "size": 4611686018427387904, "blobId": "` + good + `"}]}`, "which no file has"},
 		{`{"sha": "` + good + `", "siblings": [{"rfilename": "x"}, {"rfilename": "x"}]}`, "twice"},
 		{`[`, "is not what a hub says"},
 	} {

@@ -15,8 +15,11 @@ type Listing struct {
 	Files  []File
 }
 
-// mostFiles bounds a listing.
-const mostFiles = 200_000
+// Bounds of what is believed: files of a listing, and bytes of a file.
+const (
+	mostFiles = 200_000
+	mostBytes = 1 << 43
+)
 
 // revisionInfo is the hub's answer.
 type revisionInfo struct {
@@ -45,14 +48,20 @@ func (c *Client) list(ctx context.Context, n Name, attempts int) (*Listing, erro
 	if _, err := c.call(ctx, question{method: http.MethodGet, address: address, repo: n.Written, attempts: attempts}, &info); err != nil {
 		return nil, err
 	}
-	bad := func(format string, args ...any) error {
-		return &TransferError{Repo: n.Written, Msg: "the hub's listing " + fmt.Sprintf(format, args...), Hint: "check HF_ENDPOINT"}
+	l, err := info.listing()
+	if err != nil {
+		return nil, &TransferError{Repo: n.Written, Msg: "the hub's listing " + err.Error(), Hint: "check HF_ENDPOINT"}
 	}
+	return l, nil
+}
+
+// listing checks what a hub says: nothing in it may lead out of a directory.
+func (info *revisionInfo) listing() (*Listing, error) {
 	if !commitForm.MatchString(info.SHA) {
-		return nil, bad("names no commit")
+		return nil, fmt.Errorf("names no commit")
 	}
 	if len(info.Siblings) > mostFiles {
-		return nil, bad("has %d files, at most %d are read", len(info.Siblings), mostFiles)
+		return nil, fmt.Errorf("has %d files, at most %d are read", len(info.Siblings), mostFiles)
 	}
 	l := &Listing{Commit: info.SHA}
 	seen := map[string]bool{}
@@ -69,13 +78,13 @@ func (c *Client) list(ctx context.Context, n Name, attempts int) (*Listing, erro
 		}
 		switch {
 		case !plainPath(f.Path):
-			return nil, bad("has a file %q, which is no path inside a directory", plain(f.Path))
+			return nil, fmt.Errorf("has a file %q, which is no path inside a directory", plain(f.Path))
 		case seen[f.Path]:
-			return nil, bad("has %q twice", plain(f.Path))
+			return nil, fmt.Errorf("has %q twice", plain(f.Path))
 		case f.Etag != "" && !etagForm.MatchString(f.Etag):
-			return nil, bad("gives %q the hash %q, which is none", plain(f.Path), plain(f.Etag))
-		case f.Size < -1:
-			return nil, bad("gives %q a negative size", plain(f.Path))
+			return nil, fmt.Errorf("gives %q the hash %q, which is none", plain(f.Path), plain(f.Etag))
+		case f.Size < -1 || f.Size > mostBytes:
+			return nil, fmt.Errorf("gives %q %d bytes, which no file has", plain(f.Path), f.Size)
 		}
 		seen[f.Path] = true
 		l.Files = append(l.Files, f)
@@ -111,7 +120,7 @@ func (c *Client) describe(ctx context.Context, pl *place, commit string, f File)
 		}
 		etag = strings.Trim(strings.TrimPrefix(etag, "W/"), `"`)
 		length, err := strconv.ParseInt(size, 10, 64)
-		if err != nil || length < 0 || !etagForm.MatchString(etag) {
+		if err != nil || length < 0 || length > mostBytes || !etagForm.MatchString(etag) {
 			return &TransferError{Repo: n.Written, File: f.Path, Msg: "the server tells neither size nor hash, so that what comes could not be verified", Hint: "check HF_ENDPOINT"}
 		}
 		f.Size, f.Etag = length, etag

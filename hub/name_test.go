@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -80,7 +81,7 @@ func TestChoose(t *testing.T) {
 		}
 		got, err := choose(all, true, read)
 		var names []string
-		for _, f := range got.files {
+		for _, f := range got {
 			names = append(names, f.Path)
 		}
 		if err != nil || strings.Join(names, " ") != c.want {
@@ -221,11 +222,48 @@ func FuzzChoose(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, f := range c.files {
+		for _, f := range c {
 			if !listed[f.Path] {
 				t.Errorf("%q is chosen twice or was not listed", f.Path)
 			}
 			listed[f.Path] = false
+		}
+	})
+}
+
+// FuzzListing: whatever a hub or a store says, files stay below the place where they come.
+func FuzzListing(f *testing.F) {
+	good := strings.Repeat("a", 40)
+	f.Add([]byte(`{"sha": "` + good + `", "siblings": [{"rfilename": "a/b", "size": 3, "blobId": "` + good + `", "lfs": {"sha256": "` + good + `", "size": 3}}]}`))
+	f.Add([]byte(`{"sha": "` + good + `", "siblings": [{"rfilename": "../b"}]}`))
+	f.Add([]byte(`{"sha": "", "siblings": [{}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var info revisionInfo
+		if json.Unmarshal(data, &info) != nil {
+			return
+		}
+		l, err := info.listing()
+		if err != nil {
+			return
+		}
+		for _, file := range l.Files {
+			for _, p := range []string{file.Path, file.Etag, l.Commit} {
+				if p != "" && !filepath.IsLocal(p) || strings.Contains(file.Etag, "/") {
+					t.Errorf("%q leads elsewhere", p)
+				}
+			}
+		}
+		b := &bucket{written: "s3://bucket/a", scheme: "s3", name: "bucket", prefix: "a"}
+		var objects []objectInfo
+		for _, s := range info.Siblings {
+			objects = append(objects, objectInfo{key: s.Name, version: s.BlobID})
+		}
+		if l, _, err := b.listing(objects, map[string]string{}); err == nil {
+			for _, file := range l.Files {
+				if !filepath.IsLocal(file.Path) {
+					t.Errorf("%q leads elsewhere", file.Path)
+				}
+			}
 		}
 	})
 }

@@ -296,7 +296,7 @@ func (c *Client) pick(ctx context.Context, pl *place, l *Listing, want Want, slo
 		}
 		return nil, err
 	}
-	return filter(chosen.files, want)
+	return filter(chosen, want)
 }
 
 // filter applies a user's patterns.

@@ -219,7 +219,7 @@ func TestStreamCancelled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	if _, err := s.Find(ctx, "org/name", "", true); err != nil {
 		t.Fatal(err)
 	}
