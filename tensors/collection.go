@@ -119,13 +119,15 @@ func (c *Collection) Commit() error {
 	if err := t.check(c.force, false, false); err != nil {
 		return err
 	}
-	marks, err := filepath.Glob(filepath.Join(escape(t.partial), ".*"+finishedEnd))
+	entries, err := os.ReadDir(t.partial)
 	if err != nil {
 		return err
 	}
-	for _, m := range marks {
-		if err := os.Remove(m); err != nil {
-			return err
+	for _, e := range entries {
+		if name := e.Name(); strings.HasPrefix(name, ".") && strings.HasSuffix(name, finishedEnd) {
+			if err := os.Remove(filepath.Join(t.partial, name)); err != nil {
+				return err
+			}
 		}
 	}
 	replaced := false
@@ -155,11 +157,6 @@ func (c *Collection) Commit() error {
 		}
 	}
 	return syncDir(t.parent)
-}
-
-// escape makes a path match itself as a pattern.
-func escape(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
 // Close lets other processes write the output. What is unfinished stays to be resumed; nothing stays of a collection without any

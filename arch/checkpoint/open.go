@@ -114,9 +114,15 @@ func formatOfFile(path string, st fs.FileInfo) (Format, error) {
 
 // ggufIn finds the one GGUF model of a directory, the first part if it is split.
 func ggufIn(dir string) (string, error) {
-	found, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*.gguf"))
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return "", &tensors.FormatError{File: dir, Msg: "cannot be listed", Hint: "check the path", Err: err}
+	}
+	var found []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".gguf") && !e.IsDir() {
+			found = append(found, filepath.Join(dir, e.Name()))
+		}
 	}
 	var models []string
 	for _, path := range found {
@@ -137,11 +143,6 @@ func ggufIn(dir string) (string, error) {
 		return "", &tensors.FormatError{File: dir, Msg: "holds several GGUF models: " + strings.Join(names, ", "), Hint: "name one of the files instead of the directory"}
 	}
 	return models[0], nil
-}
-
-// escapeGlob makes a path match itself.
-func escapeGlob(path string) string {
-	return strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`).Replace(path)
 }
 
 // noWeights explains a directory without any weights.
