@@ -121,7 +121,7 @@ func TestConfigErrors(t *testing.T) {
 	for i, c := range []struct{ config, want string }{
 		{``, "is not a JSON object"},
 		{`[1]`, "is not a JSON object"},
-		{`{}`, `model_type "" cannot be computed here; these can: bert, gemma, gemma2`},
+		{`{}`, `model_type "" cannot be computed here; these can: bert, deepseek, gemma`},
 		{`{"model_type": "mamba"}`, `"mamba"`},
 		{`{"model_type": "llama"}`, `"hidden_size" is missing`},
 		{`{"model_type": "llama", "hidden_size": "x", "vocab_size": 3}`, `"hidden_size" must be a number`},
@@ -133,6 +133,14 @@ func TestConfigErrors(t *testing.T) {
 		{`{"model_type": "llama", ` + small + `, "partial_rotary_factor": 1.5}`, "12 of the 8 entries of a head rotate"},
 		{`{"model_type": "gemma2", ` + small + `, "layer_types": ["full_attention"]}`, "lists 1 layers, num_hidden_layers says 4"},
 		{`{"model_type": "llama", ` + small + `, "max_position_embeddings": -1}`, `"max_position_embeddings" must be a whole number`},
+		{`{"model_type": "mixtral", ` + small + `}`, `"num_local_experts" is missing`},
+		{`{"model_type": "mixtral", ` + small + `, "num_local_experts": 2, "num_experts_per_tok": 3}`, "num_experts_per_tok is 3 of 2 experts"},
+		{`{"model_type": "mixtral", ` + small + `, "num_local_experts": 1000000}`, "1000000 experts of width"},
+		{`{"model_type": "qwen2_moe", ` + small + `, "decoder_sparse_step": 2}`, "decoder_sparse_step is 2; models of which some layers are dense"},
+		{`{"model_type": "qwen3_moe", ` + small + `, "mlp_only_layers": [0]}`, "mlp_only_layers names 1 layers"},
+		{`{"model_type": "qwen3_moe", ` + small + `, "moe_intermediate_size": 0}`, "128 experts of width 0"},
+		{`{"model_type": "deepseek", ` + small + `, "first_k_dense_replace": 1}`, "first_k_dense_replace is 1"},
+		{`{"model_type": "deepseek", ` + small + `, "scoring_func": "sigmoid"}`, `scoring_func "sigmoid" is not supported`},
 		{`{"model_type": "llama", "hidden_size": 1e30, "vocab_size": 96}`, `"hidden_size" must be a whole number`},
 	} {
 		path := filepath.Join(dir, fmt.Sprint(i))

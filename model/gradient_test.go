@@ -284,6 +284,9 @@ func TestGradientsInBF16(t *testing.T) {
 			t.Run(c.name+"/"+tuning.name, func(t *testing.T) {
 				dir := changed(t, c.dir, c.change)
 				m := tuned(t, b, dir, tuning.make)
+				if x := m.D.Mixture; x != nil && x.PerToken < x.Experts {
+					t.Skip("rounding to bfloat16 sends some tokens to other experts, and then the gradients have nothing in common")
+				}
 				in, targets := packedBatch(m.D)
 				_, want := backward(t, m, in, targets, PassOptions{Factor: 1})
 				half := tunedAs(t, b, dir, dtypes.BFloat16, tuning.make)

@@ -216,7 +216,7 @@ func (d *Description) inputs(l Linear) int {
 		return 0
 	case d.Names.O:
 		return 1
-	case d.Names.Gate, d.Names.Up, d.Names.GateUp:
+	case d.Names.Gate, d.Names.Up, d.Names.GateUp, d.Names.Router, d.Names.SharedGate:
 		return 2
 	}
 	return 3

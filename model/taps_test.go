@@ -156,6 +156,9 @@ func walkTaps(t *testing.T, m *model.Model, in model.Input, want map[string]*tap
 		}
 		// Some maps alone, without going on, first.
 		down := m.D.LayerName(i, n.Down)
+		if n.Down == "" { // experts alone, which are no linear maps of all tokens
+			down = m.D.LayerName(i, n.Router)
+		}
 		part := map[string]*tapped{}
 		if err := w.Taps(func(name string) model.Sides {
 			if name == down {
@@ -177,7 +180,7 @@ func walkTaps(t *testing.T, m *model.Model, in model.Input, want map[string]*tap
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !m.D.PostNorm && !m.D.SandwichNorms {
+		if !m.D.PostNorm && !m.D.SandwichNorms && m.D.Mixture == nil {
 			sum := make([]float32, len(before))
 			o, d := all[m.D.LayerName(i, n.O)], all[down]
 			for k := range sum {
