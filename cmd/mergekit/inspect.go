@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,12 +17,14 @@ import (
 func newInspectCommand() *cobra.Command {
 	var headers bool
 	var streamed streamOptions
-	var choice string
+	var choice, tensor string
 	var threads int
 	cmd := &cobra.Command{
 		Use:   "inspect CKPT",
 		Short: "List a checkpoint's tensors with norms and non-finite values",
-		Args:  exactly(1, "a checkpoint directory or file"),
+		Long: `inspect lists the tensors of a checkpoint with their norms and with what is not finite in them. With --tensor it shows one of them:
+range, mean, deviation, and a histogram of its values.`,
+		Args: exactly(1, "a checkpoint directory or file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fetch, err := streamed.fetch(cmd)
 			if err != nil {
@@ -41,6 +44,17 @@ func newInspectCommand() *cobra.Command {
 				return usageError{err}
 			}
 			defer b.Finalize()
+			if tensor != "" {
+				s, err := inspect.Look(cmd.Context(), c, tensor, inspect.Options{Backend: b, Threads: threads})
+				if settle := streamed.settle(); settle != nil && err == nil {
+					err = settle(cmd.Context())
+				}
+				if err != nil {
+					return err
+				}
+				renderTensor(cmd, s)
+				return nil
+			}
 			bar := newProgress(cmd, c.TotalBytes(), "reading")
 			list, err := inspect.Inspect(cmd.Context(), c, !headers, inspect.Options{Backend: b, Threads: threads, Read: bar.Add})
 			bar.Done()
@@ -55,6 +69,7 @@ func newInspectCommand() *cobra.Command {
 		},
 	}
 	streamed.register(cmd)
+	cmd.Flags().StringVar(&tensor, "tensor", "", "show one tensor: range, mean, deviation and a histogram")
 	cmd.Flags().BoolVar(&headers, "headers", false, "read headers only, no values")
 	cmd.Flags().StringVar(&choice, "backend", "auto", "where graphs run: auto, go, gomlx, xla:cpu, xla:cuda or the path of a PJRT plugin")
 	cmd.Flags().IntVar(&threads, "threads", 0, "worker threads; 0: all cores")
@@ -97,4 +112,36 @@ func renderInspect(cmd *cobra.Command, c *tensors.Checkpoint, list []inspect.Ten
 		fmt.Printf("; %d NaN, %d infinite", nan, inf)
 	}
 	fmt.Println()
+}
+
+// renderTensor prints what is in one tensor. A bar of the histogram is as long as its count, the longest takes the width.
+func renderTensor(cmd *cobra.Command, s *inspect.Statistics) {
+	if jsonWanted(cmd) {
+		writeJSON(os.Stdout, s)
+		return
+	}
+	fmt.Printf("%s: %s %s, %s\n", s.Name, s.DType, strings.ReplaceAll(fmt.Sprint(s.Shape), " ", "×"), bytesText(s.Bytes))
+	if !s.Float {
+		return
+	}
+	fmt.Printf("from %.6g to %.6g, mean %.6g, deviation %.6g, norm %.6g; %d zeros, %d NaN, %d infinite\n", s.Min, s.Max, s.Mean, s.Std, s.Norm, s.Zeros, s.NaN, s.Inf)
+	if quietWanted(cmd) || s.Histogram == nil {
+		return
+	}
+	const width, together = 50, 4 // columns, and bins in a line
+	var lines []int64
+	for i := 0; i < len(s.Histogram); i += together {
+		n := int64(0)
+		for _, k := range s.Histogram[i:min(i+together, len(s.Histogram))] {
+			n += k
+		}
+		lines = append(lines, n)
+	}
+	most := slices.Max(lines)
+	var rows [][]string
+	for i, n := range lines {
+		low := s.Min + (s.Max-s.Min)*float64(i)/float64(len(lines))
+		rows = append(rows, []string{fmt.Sprintf("%.4g", low), fmt.Sprint(n), strings.Repeat("█", int((n*width+most-1)/most))})
+	}
+	table(os.Stdout, append([][]string{{"FROM", "VALUES", ""}}, rows...))
 }
