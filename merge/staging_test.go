@@ -389,7 +389,7 @@ func TestStageErrors(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
 		{strings.Replace(writtenStages, "merge_method: linear", "merge_method: linea", 1), `stages.yml:13:15: unknown merge method "linea"`},
 		{strings.Replace(writtenStages, "M/ft3, parameters", "nowhere/at-all, parameters", 1), "stages.yml:16:13: model nowhere"},
-		{strings.Replace(writtenStages, "{model: two, parameters: {weight: 0.5}}", "{model: two+M/lora1, parameters: {weight: x}}", 1), "stages.yml:15:79:"},
+		{strings.Replace(writtenStages, "{model: two, parameters: {weight: 0.5}}", "{model: two+M/lora1, parameters: {weight: x}}", 1), `the text "x" is not a number`},
 		{strings.Replace(writtenStages, "M/ft2}", "M/gpt2}", 1), "stages.yml:5:"},
 		{strings.Replace(writtenStages, "model: two", "model: tow", 1), `tow is no document of this file and no model here; did you mean "two"?`},
 		{writtenStages + "---\nname: four\nmerge_method: linear\nmodels: [{model: four}]\n", "in a circle"},
