@@ -437,7 +437,7 @@ CASES = {
     "v4_gpt2_new": two("v4gpt2", "v4gpt2chat", tokenizer={"source": "base", "tokens": {"<new>": {"source": {"kind": "model_token", "model": "v4gpt2", "token": "a"}}}}),
     "template_auto": two("chat", "tool", tokenizer_source="union", chat_template="auto"),
     "template_llama3": two("base", "chat", tokenizer_source="union", chat_template="llama3"),
-    "template_literal": two("base", "chat", tokenizer_source="base", chat_template="{% for m in messages %}[{{ m['content'] }}]{% endfor %}"),
+    "template_literal": two("base", "chat", base_model="base", tokenizer_source="base", chat_template="{% for m in messages %}[{{ m['content'] }}]{% endfor %}"),
 }
 # What the merged checkpoint is stored in decides how near a row can be.
 TOLERANCE = collections.defaultdict(lambda: 2e-6)
