@@ -53,7 +53,7 @@ func TestKillDownload(t *testing.T) {
 		if err := os.WriteFile(recipe, []byte(fmt.Sprintf(text, org, org)), 0o666); err != nil {
 			t.Fatal(err)
 		}
-		c := exec.Command(os.Args[0], "merge", recipe, filepath.Join(root, out), "--backend", "go", "--quiet", "--transformers-cache", cache)
+		c := exec.Command(os.Args[0], "merge", recipe, filepath.Join(root, out), "--backend", "go", "--quiet", "--resume", "--transformers-cache", cache) // a kill may come as late as in the merge
 		c.Env = append(os.Environ(), killVariable+"=1", "HF_ENDPOINT="+h.URL, "HF_HUB_OFFLINE=", "HF_TOKEN=", "HF_HOME="+filepath.Join(root, "home"))
 		return c
 	}
@@ -84,7 +84,7 @@ func TestKillDownload(t *testing.T) {
 			t.Fatalf("not killed, and yet: %v\n%s", err, said.Bytes())
 		}
 		if _, err := os.Stat(filepath.Join(root, "out")); err == nil {
-			t.Fatal("an output of a merge that was killed while it downloaded")
+			break // killed when all was done; below it is seen whether it was
 		}
 	}
 	want, got := content(t, filepath.Join(root, "whole")), content(t, filepath.Join(root, "out"))
