@@ -49,7 +49,7 @@ func PatchConfig(raw []byte, set map[string]any) ([]byte, error) {
 	return out, nil
 }
 
-// Removed, as a value of PatchConfig, takes a key out of a configuration.
+// Removed takes a key out of a configuration, as a value of PatchConfig.
 var Removed any = removed{}
 
 type removed struct{}
