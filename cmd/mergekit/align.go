@@ -14,7 +14,6 @@ import (
 	"github.com/mergekit/mergekit/arch/checkpoint"
 	"github.com/mergekit/mergekit/arch/symmetry"
 	"github.com/mergekit/mergekit/internal/backend"
-	"github.com/mergekit/mergekit/internal/progress"
 	"github.com/mergekit/mergekit/merge"
 	"github.com/mergekit/mergekit/merge/align"
 	"github.com/mergekit/mergekit/merge/recipe"
@@ -208,15 +207,10 @@ func (o *alignOptions) runAlign(cmd *cobra.Command, models []string) error {
 		fmt.Fprintf(os.Stderr, "backend %s: %s\n", status.Kind, status.Detail)
 	}
 	ao.ModelBackend = modelBackend(o.backend)
-	var bar *progress.Progress
-	steps := newStepView(cmd)
-	ao.Matching = steps.show
-	ao.Warn = func(s string) { steps.end(); warn(cmd, s) }
-	ao.Started = func(total int64) { steps.end(); bar.Done(); bar = newProgress(cmd, total, "writing") }
-	ao.Written = func(n int64) { bar.Add(n) }
+	view := newWorkView(cmd)
+	ao.Matching, ao.Warn, ao.Started, ao.Written = view.show, view.warn, view.started("writing"), view.written
 	list, err := merge.Align(cmd.Context(), models, o.out, &o.Align, ao)
-	steps.end()
-	bar.Done()
+	view.end()
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mergekit/mergekit/internal/backend"
-	"github.com/mergekit/mergekit/internal/progress"
 	"github.com/mergekit/mergekit/merge"
 	"github.com/mergekit/mergekit/merge/method"
 	"github.com/mergekit/mergekit/merge/plan"
@@ -182,22 +181,18 @@ func mergeBy(cmd *cobra.Command, choice string, mo merge.Options, run func(merge
 	if !quietWanted(cmd) && !jsonWanted(cmd) {
 		fmt.Fprintf(os.Stderr, "backend %s: %s\n", status.Kind, status.Detail)
 	}
-	var bar *progress.Progress
-	steps := newStepView(cmd)
-	mo.Matching, mo.Repairing = steps.show, steps.show
-	mo.Trial = showTrial(cmd, steps)
+	view := newWorkView(cmd)
+	mo.Matching, mo.Repairing = view.show, view.show
+	mo.Trial = showTrial(cmd, view.stepView)
 	mo.ModelBackend = modelBackend(choice)
-	mo.Warn = func(m string) { steps.end(); warn(cmd, m) }
 	doing := "merging"
 	if mo.Join > 0 {
 		doing = "checking"
 	}
-	mo.Started = func(total int64) { steps.end(); bar.Done(); bar = newProgress(cmd, total, doing) }
-	mo.Written = func(n int64) { bar.Add(n) }
-	mo.Stage = func(r merge.StageReport) { steps.end(); bar.Done(); bar = nil; showStage(cmd, r) }
+	mo.Warn, mo.Started, mo.Written = view.warn, view.started(doing), view.written
+	mo.Stage = func(r merge.StageReport) { view.end(); showStage(cmd, r) }
 	s, err := run(mo)
-	steps.end()
-	bar.Done()
+	view.end()
 	if err != nil {
 		return err
 	}

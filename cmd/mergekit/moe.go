@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mergekit/mergekit/internal/progress"
 	"github.com/mergekit/mergekit/merge"
 	"github.com/mergekit/mergekit/merge/moe"
 	"github.com/mergekit/mergekit/merge/plan"
@@ -90,15 +89,11 @@ func runMoE(cmd *cobra.Command, args []string, o *moeOptions) error {
 		return showMoEPlan(cmd, args[0], o)
 	}
 	o.CopyTokenizer, o.ModelCard, o.Version = !o.noTokenizer, !o.noCard, version
-	steps := newStepView(cmd)
-	var bar *progress.Progress
-	o.Gate = moe.GateOptions{Backend: modelBackend(o.backend), Progress: steps.show}
-	o.Warn = func(m string) { steps.end(); warn(cmd, m) }
-	o.Started = func(total int64) { steps.end(); bar = newProgress(cmd, total, "assembling") }
-	o.Written = func(n int64) { bar.Add(n) }
+	view := newWorkView(cmd)
+	o.Gate = moe.GateOptions{Backend: modelBackend(o.backend), Progress: view.show}
+	o.Warn, o.Started, o.Written = view.warn, view.started("assembling"), view.written
 	s, err := moe.Run(cmd.Context(), args[0], args[1], o.Options)
-	steps.end()
-	bar.Done()
+	view.end()
 	if err != nil {
 		return err
 	}

@@ -63,6 +63,14 @@ var (
 	modelsKey = Key{Name: "models", Doc: "whole models to merge", Takes: TakesList, Below: InModel}
 	slicesKey = Key{Name: "slices", Doc: "runs of layers, stacked in this order", Takes: TakesList, Below: InSlice}
 	modelKey  = Key{Name: "model", Doc: "a directory, a hub's name, or the name of another document; PATH+ADAPTER puts an adapter on it", Takes: TakesModel}
+
+	// Rows of data are described alike wherever they are used.
+	dataKey       = Key{Name: "data", Doc: "file, or list of files, with rows", Takes: TakesFile}
+	fieldKey      = Key{Name: "field", Doc: "key of a row that holds the text"}
+	batchKey      = Key{Name: "batch", Doc: "rows that are computed together"}
+	divideKey     = Key{Name: "divide", Doc: "what the numbers of CSV files are divided by"}
+	labelFirstKey = Key{Name: "label_first", Doc: "labels of CSV files stand before the numbers", Takes: TakesBool}
+	seqLenKey     = Key{Name: "seq_len", Doc: "tokens of a row"}
 )
 
 // places holds the keys of each place. A test compares them with what the decoder knows.
@@ -146,14 +154,14 @@ var places = map[Place][]Key{
 		{Name: "samples", Doc: "rows of the calibration data that are used"},
 	},
 	InCalibration: {
-		{Name: "data", Doc: "file, or list of files, with rows", Takes: TakesFile},
-		{Name: "field", Doc: "key of a row that holds the text"},
+		dataKey,
+		fieldKey,
 		{Name: "samples", Doc: "rows that are used"},
-		{Name: "seq_len", Doc: "tokens of a row"},
+		seqLenKey,
 		{Name: "seed", Doc: "by which rows are chosen"},
-		{Name: "batch", Doc: "rows that are computed together"},
-		{Name: "divide", Doc: "what the numbers of CSV files are divided by"},
-		{Name: "label_first", Doc: "labels of CSV files stand before the numbers", Takes: TakesBool},
+		batchKey,
+		divideKey,
+		labelFirstKey,
 	},
 	InTokenizer: {
 		{Name: "source", Doc: "union, base or a model", Takes: TakesModel, Values: []string{TokenizerUnion, TokenizerBase}},
@@ -172,16 +180,16 @@ var places = map[Place][]Key{
 		{Name: "temperature", Doc: "fit one temperature and report calibrated figures, too", Takes: TakesBool},
 	},
 	InMeasure: {
-		{Name: "data", Doc: "file, or list of files, with rows", Takes: TakesFile},
+		dataKey,
 		{Name: "task", Doc: "what a row asks for", Takes: TakesWord, Values: tasks},
 		{Name: "metric", Doc: "what counts", Takes: TakesWord, Values: metrics},
-		{Name: "field", Doc: "key of a row that holds the text"},
+		fieldKey,
 		{Name: "limit", Doc: "rows that are used; 0: all"},
-		{Name: "seq_len", Doc: "tokens of a row"},
-		{Name: "batch", Doc: "rows that are computed together"},
+		seqLenKey,
+		batchKey,
 		{Name: "seed", Doc: "by which rows are chosen"},
-		{Name: "divide", Doc: "what the numbers of CSV files are divided by"},
-		{Name: "label_first", Doc: "labels of CSV files stand before the numbers", Takes: TakesBool},
+		divideKey,
+		labelFirstKey,
 	},
 	InSearch: {
 		{Name: "method", Doc: "how numbers are looked for", Takes: TakesWord, Values: searchMethods},
