@@ -262,7 +262,7 @@ func TestLegacyReadsLittle(t *testing.T) {
 	}
 	const tensor = "ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02NtQK\x00K\x02\x85K\x01\x85\x89NtR"
 	for _, long := range []int{10, startBytes - 200, startBytes, 3 * startBytes, 20 * startBytes} {
-		program := string(legacyMagic) + "\x80\x02M\xe9\x03." + "\x80\x02}." + "\x80\x02}(X\x03\x00\x00\x00pad" + text(long) + "X\x01\x00\x00\x00w" + tensor + "u." + "\x80\x02]X\x01\x00\x00\x000a."
+		program := "\x80\x02" + string(legacyMagic) + "\x80\x02M\xe9\x03." + "\x80\x02}." + "\x80\x02}(X\x03\x00\x00\x00pad" + text(long) + "X\x01\x00\x00\x00w" + tensor + "u." + "\x80\x02]X\x01\x00\x00\x000a."
 		data := []byte(program + "\x02\x00\x00\x00\x00\x00\x00\x0012345678" + strings.Repeat("\x00", 30<<20))
 		f := &far{Reader: bytes.NewReader(data)}
 		root, err := Read(f, int64(len(data)))

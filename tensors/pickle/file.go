@@ -81,7 +81,7 @@ func read(c content) (any, error) {
 		return nil, e
 	}
 	switch {
-	case bytes.HasPrefix(start, legacyMagic):
+	case legacyStart(start) > 0:
 		return readLegacy(c)
 	case len(start) > 0 && start[0] == 0x80: // say what it asks for, if that is what is wrong with it
 		_, err := begin(c, func(program []byte) (any, error) {

@@ -1,14 +1,31 @@
 package pickle
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 
 	"github.com/mergekit/mergekit/tensors"
 )
 
-// legacyMagic is how a file begins that torch.save wrote before version 1.6: a pickle of one large number.
-var legacyMagic = []byte("\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")
+// legacyMagic is how a file begins that torch.save wrote before version 1.6, or was asked to write like that: a pickle of one large number.
+var legacyMagic = []byte("\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")
+
+// legacyStart finds the end of the magic number, 0 if there is none. The protocol is 2 where nobody chose another; from 4 on a pickle has
+// its length in front.
+func legacyStart(file []byte) int {
+	if len(file) < 2 || file[0] != 0x80 {
+		return 0
+	}
+	n := 2
+	if file[1] >= 4 {
+		n += 9
+	}
+	if len(file) < n || !bytes.HasPrefix(file[n:], legacyMagic) {
+		return 0
+	}
+	return n + len(legacyMagic)
+}
 
 // legacyVersion is the protocol that all such files have.
 const legacyVersion = 1001
@@ -39,7 +56,7 @@ func begin(c content, read func(data []byte) (any, error)) (any, error) {
 
 func legacy(c content, data []byte) (any, error) {
 	used := map[string]*storage{}
-	m := &machine{data: data, at: len(legacyMagic), storages: func(key string, dtype tensors.DType, elems int64) (*storage, error) {
+	m := &machine{data: data, at: legacyStart(data), storages: func(key string, dtype tensors.DType, elems int64) (*storage, error) {
 		s, ok := used[key]
 		if !ok {
 			s = &storage{key: key, dtype: dtype, elems: elems, from: c}

@@ -290,7 +290,8 @@ func (m *machine) scalar(op byte) error {
 	switch op {
 	case 0x8a, 0x8b: // LONG1, LONG4: two's complement
 		if len(b) > 8 {
-			return bad("its pickle has a number of %d bytes", len(b))
+			m.push(Large(append([]byte(nil), b...)))
+			return nil
 		}
 		var n uint64
 		for i, x := range b {

@@ -134,6 +134,84 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestAttributes refuses tensors whose values are not those of the storage: torch would conjugate or negate them when they are used.
+func TestAttributes(t *testing.T) {
+	program := func(function, storage, more, attributes string) []byte {
+		return []byte("\x80\x02ctorch._utils\n" + function + "\n((X\x07\x00\x00\x00storagectorch\n" + storage + "\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x08tQK\x00K\x01\x85K\x01\x85\x89N" + more + attributes + "tR.")
+	}
+	flag := func(name string, set byte) string {
+		return "}X" + string(binary.LittleEndian.AppendUint32(nil, uint32(len(name)))) + name + string([]byte{set}) + "s"
+	}
+	const yes, no = 0x88, 0x89
+	for _, c := range []struct {
+		data []byte
+		want string
+	}{
+		{program("_rebuild_tensor_v2", "ByteStorage", "", flag("conj", yes)), "conjugate or the negative"},
+		{program("_rebuild_tensor_v2", "ByteStorage", "", flag("neg", yes)), "conjugate or the negative"},
+		{program("_rebuild_tensor_v2", "ByteStorage", "", flag("neg", no)), ""},
+		{program("_rebuild_tensor_v2", "ByteStorage", "", "N"), ""},
+		{program("_rebuild_tensor_v2", "ByteStorage", "", "K\x01"), "no dictionary"},
+		{program("_rebuild_tensor_v3", "UntypedStorage", "ctorch\nfloat16\n", flag("conj", yes)), "conjugate or the negative"},
+		{program("_rebuild_tensor_v3", "UntypedStorage", "ctorch\nfloat16\n", "}"), ""},
+	} {
+		// UntypedStorage is in another module.
+		data := bytes.Replace(c.data, []byte("ctorch\nUntypedStorage"), []byte("ctorch.storage\nUntypedStorage"), 1)
+		m := &machine{data: data, storages: func(key string, dtype tensors.DType, elems int64) (*storage, error) {
+			return &storage{key: key, dtype: dtype, elems: elems}, nil
+		}}
+		_, err := m.run()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%q: %v, want %q", c.data, err, c.want)
+		}
+	}
+}
+
+// TestNumbers reads what a training program notes beside a model.
+func TestNumbers(t *testing.T) {
+	numpy := func(code, data string) string {
+		text := func(s string) string { return "X" + string(binary.LittleEndian.AppendUint32(nil, uint32(len(s)))) + s }
+		return "\x80\x04cnumpy._core.multiarray\nscalar\n(cnumpy\ndtype\n" + text(code) + "\x89\x88\x87R(K\x03" + text("<") + "NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbC" + string(rune(len(data))) + data + "tR."
+	}
+	for program, want := range map[string]any{
+		numpy("f8", "\x00\x00\x00\x00\x00\x00\xf8\x3f"):         1.5,
+		numpy("f4", "\x00\x00\xc0\x3f"):                         1.5,
+		numpy("b1", "\x01"):                                     true,
+		numpy("i4", "\xff\xff\xff\xff"):                         int64(-1),
+		"\x80\x02\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01.": Large("\x00\x00\x00\x00\x00\x00\x00\x00\x01"),
+	} {
+		if got, err := (&machine{data: []byte(program)}).run(); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: %v, %v, want %v", program, got, err, want)
+		}
+	}
+	if _, err := (&machine{data: []byte(numpy("c8", "12345678"))}).run(); err == nil || !strings.Contains(err.Error(), `of the type "c8"`) {
+		t.Error(err)
+	}
+}
+
+// TestLegacyProtocols reads old files that were written with a protocol that somebody chose.
+func TestLegacyProtocols(t *testing.T) {
+	for protocol := byte(2); protocol <= 5; protocol++ {
+		var data []byte
+		for _, body := range []string{string(legacyMagic), "M\xe9\x03.", "}.", "}X\x01\x00\x00\x00nctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02NtQK\x00K\x02\x85K\x01\x85\x89NtRs.", "]X\x01\x00\x00\x000a."} {
+			data = append(data, 0x80, protocol)
+			if protocol >= 4 {
+				data = binary.LittleEndian.AppendUint64(append(data, 0x95), uint64(len(body)))
+			}
+			data = append(data, body...)
+		}
+		data = append(binary.LittleEndian.AppendUint64(data, 2), "12345678"...)
+		root, err := Read(bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			t.Errorf("protocol %d: %v", protocol, err)
+			continue
+		}
+		if raw, err := root.(*Dict).Values["n"].(*Tensor).Data(); err != nil || string(raw) != "12345678" {
+			t.Errorf("protocol %d: %q, %v", protocol, raw, err)
+		}
+	}
+}
+
 // TestWrite reads back what Write wrote.
 func TestWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.bin")

@@ -2,6 +2,8 @@ package pickle
 
 import (
 	"encoding/binary"
+	"fmt"
+	"math"
 
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -106,7 +108,9 @@ func rebuild(function global, args Tuple) (any, error) {
 	if !ok1 || !ok2 || !ok3 || !ok4 {
 		return nil, bad("a tensor is made of other things than storage, offset, size and stride")
 	}
+	attributes := 6
 	if function == "torch._utils._rebuild_tensor_v3" {
+		attributes++
 		if len(args) < 7 {
 			return nil, bad("a tensor has %d parts", len(args))
 		}
@@ -117,6 +121,11 @@ func rebuild(function global, args Tuple) (any, error) {
 		}
 		s = s.as(dtype)
 	}
+	if len(args) > attributes {
+		if err := plainView(args[attributes]); err != nil {
+			return nil, err
+		}
+	}
 	t := &Tensor{DType: s.dtype, storage: s, offset: offset, stride: stride, Shape: make([]int, len(size))}
 	for i, n := range size {
 		if n < 0 || int64(int(n)) != n {
@@ -125,6 +134,19 @@ func rebuild(function global, args Tuple) (any, error) {
 		t.Shape[i] = int(n)
 	}
 	return t, t.check()
+}
+
+// plainView refuses the tensors whose values are those of the storage with another sign: torch conjugates and negates lazily, and saves a
+// flag.
+func plainView(attributes any) error {
+	d, ok := attributes.(*Dict)
+	if !ok && attributes != nil {
+		return bad("a tensor has attributes that are no dictionary")
+	}
+	if ok && (d.Values["conj"] == true || d.Values["neg"] == true) {
+		return &tensors.FormatError{Msg: "has a tensor that is the conjugate or the negative of what is stored", Hint: "save it as tensor.resolve_conj().resolve_neg()"}
+	}
+	return nil
 }
 
 // whole reads a tuple of whole numbers.
@@ -150,7 +172,8 @@ func latin1(text string) ([]byte, error) {
 	return out, nil
 }
 
-// number reads numpy's scalar(dtype, bytes): whole numbers, which lists of indices have.
+// number reads numpy's scalar(dtype, bytes): whole numbers, which lists of indices have, and what a training program notes beside a model,
+// such as its best loss.
 func number(args Tuple) (any, error) {
 	if len(args) == 2 {
 		t, ok1 := args[0].(*numpyType)
@@ -161,8 +184,14 @@ func number(args Tuple) (any, error) {
 				return int64(binary.LittleEndian.Uint64(b)), nil
 			case t.code == "i4" && len(b) == 4:
 				return int64(int32(binary.LittleEndian.Uint32(b))), nil
+			case t.code == "f8" && len(b) == 8:
+				return math.Float64frombits(binary.LittleEndian.Uint64(b)), nil
+			case t.code == "f4" && len(b) == 4:
+				return float64(math.Float32frombits(binary.LittleEndian.Uint32(b))), nil
+			case t.code == "b1" && len(b) == 1:
+				return b[0] != 0, nil
 			}
-			return nil, &tensors.FormatError{Msg: "has a numpy number that is no int64 or int32", Hint: "save it as a tensor"}
+			return nil, &tensors.FormatError{Msg: fmt.Sprintf("has a numpy number of the type %.20q; int64, int32, float64, float32 and bool are read", t.code), Hint: "save it as a number of Python"}
 		}
 	}
 	return nil, bad("a numpy number is made of other things than a type and bytes")

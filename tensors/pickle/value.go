@@ -7,7 +7,10 @@ import (
 	"github.com/mergekit/mergekit/tensors"
 )
 
-// The values of a pickle are nil, bool, int64, float64, string, []byte, Tuple, *List, *Dict and *Tensor.
+// The values of a pickle are nil, bool, int64, Large, float64, string, []byte, Tuple, *List, *Dict and *Tensor.
+
+// Large is a whole number beyond int64, such as the state of a random generator: its bytes, the lowest first, in two's complement.
+type Large []byte
 
 // Tuple is a tuple, or a torch.Size.
 type Tuple []any
@@ -197,9 +200,10 @@ func (t *Tensor) check() error {
 		const most = 8 // dimensions in the message
 		return bad("a tensor has the impossible shape %v... with %d dimensions and %d strides", t.Shape[:min(most, len(t.Shape))], len(t.Shape), len(t.stride))
 	}
-	// More elements than the storage has are one element seen many times, which nothing that is saved on purpose needs.
+	// More elements than the storage has are one element seen many times: few bytes could make an output of any size.
 	if t.elems > t.storage.elems {
-		return bad("a tensor of shape %v has more elements than its storage, %d", t.Shape, t.storage.elems)
+		return &tensors.FormatError{Msg: fmt.Sprintf("has a tensor of shape %v with more elements than its storage, %d: one that Tensor.expand made, or a damaged one", t.Shape, t.storage.elems),
+			Hint: "save it as tensor.contiguous()"}
 	}
 	if t.elems == 0 {
 		return nil
