@@ -97,10 +97,11 @@ func (c *Client) redirected(req *http.Request, via []*http.Request) error {
 	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
 		return fmt.Errorf("a redirect from https to %s is not followed", plain(req.URL.Scheme))
 	}
+	req.Header.Del("Referer") // the address before may be a signed one, which opens what it names
 	if !c.own(req.URL) {
 		req.Header.Del("Authorization")
 		req.Header.Del("Cookie")
-	} else if t := via[0].Header.Get("Authorization"); t != "" {
+	} else if t := via[0].Header.Get("Authorization"); t != "" && c.own(via[0].URL) {
 		req.Header.Set("Authorization", t)
 	}
 	return nil

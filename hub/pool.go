@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"crypto/sha256"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -42,6 +43,8 @@ type block struct {
 	pins     int32
 	used     uint64 // when it was read last
 	err      error  // why the last attempt failed
+	seen     bool   // it has been here before
+	sum      [sha256.Size]byte
 }
 
 const (
@@ -107,7 +110,8 @@ func (p *pool) take(fetchAhead bool) (int32, bool) {
 		return 0, false
 	}
 	h := p.holders[best]
-	h.st.blocks[h.i] = block{released: h.st.blocks[h.i].released}
+	given := &h.st.blocks[h.i]
+	*given = block{released: given.released, seen: given.seen, sum: given.sum}
 	p.holders[best] = holder{}
 	return best, true
 }
@@ -159,14 +163,18 @@ func (st *stream) bring(i int64, slot int32) error {
 	b.state, b.slot, b.err, b.released = fetching, slot, nil, false
 	p.holders[slot] = holder{st, i}
 	p.mu.Unlock()
-	err := st.fetchBlock(i, slot)
+	sum, err := st.fetchBlock(i, slot)
 	p.mu.Lock()
+	if err == nil && b.seen && sum != b.sum {
+		// The hash of the file sees one of the two, and an output may be made of the other.
+		err = st.t.failure("the server sends other bytes from %d on than it sent before", i*p.block)
+	}
 	if err != nil {
 		b.state, b.err = absent, err
 		p.holders[slot] = holder{}
 		p.free = append(p.free, slot)
 	} else {
-		b.state = present
+		b.state, b.seen, b.sum = present, true, sum
 		p.clock++
 		b.used = p.clock
 	}

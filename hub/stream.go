@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -148,7 +149,7 @@ func (s *Streamer) open(ctx context.Context, pl *place) (string, error) {
 		}
 	}
 	for _, f := range there {
-		if err := placeholder(own.blob(f.Etag), f); err != nil {
+		if err := standIn(own.blob(f.Etag), f); err != nil {
 			return "", err
 		}
 	}
@@ -184,9 +185,9 @@ func linkOrCopy(from, to string) error {
 	return copyFile(to, from)
 }
 
-// placeholder makes a file of the right size without content. Its time follows from the content that it stands for, since who resumes a
+// standIn makes a file of the right size without content. Its time follows from the content that it stands for, since who resumes a
 // merge tells inputs apart by size and time.
-func placeholder(path string, f File) error {
+func standIn(path string, f File) error {
 	file, err := os.Create(path)
 	if err != nil {
 		return err
@@ -350,13 +351,17 @@ func (st *stream) Release(off, n int64) {
 	}
 }
 
-// fetchBlock brings block i into a slot.
-func (st *stream) fetchBlock(i int64, slot int32) error {
+// streamAttempts is how often a block is asked for: for some minutes, since a merge that reads weights where they are cannot be resumed.
+const streamAttempts = 12
+
+// fetchBlock brings block i into a slot, and returns the hash of what came.
+func (st *stream) fetchBlock(i int64, slot int32) (sum [sha256.Size]byte, err error) {
 	size := st.s.pool.block
 	from := i * size
 	length := segmentLength(st.file.Size, size, i)
 	got := int64(0)
-	return st.t.c.retry(st.ctx, mostAttempts, func() error {
+	seen := sha256.New()
+	err = st.t.c.retry(st.ctx, streamAttempts, func() error {
 		t := st.t
 		p := st.s.pool
 		p.mu.Lock()
@@ -385,17 +390,25 @@ func (st *stream) fetchBlock(i int64, slot int32) error {
 			p.mu.Unlock()
 			return t.refused(resp.Response)
 		}
-		if final := resp.Request.URL; !t.c.own(final) && direct == "" {
+		// Only a hub's answers lead elsewhere for good. An object store is addressed anew each time: its header may hold a token, which a
+		// host that the store redirects to must not see.
+		if final := resp.Request.URL; t.header == nil && !t.c.own(final) && direct == "" {
 			p.mu.Lock()
 			st.direct, st.directAt = final.String(), time.Now()
 			p.mu.Unlock()
 		}
 		return t.receive(resp, length-got, func(b []byte) error {
-			_, err := p.file.WriteAt(b, int64(slot)*size+got)
+			if _, err := p.file.WriteAt(b, int64(slot)*size+got); err != nil {
+				return &TransferError{Repo: t.repo, File: t.file.Path, Msg: "what is read cannot be kept on disk: " + plain(err.Error()),
+					Hint: "free some space, choose another disk with --transformers-cache, or keep less with --stream-cache", Err: err}
+			}
+			_, _ = seen.Write(b) // a hash takes everything
 			got += int64(len(b))
-			return err
+			return nil
 		})
 	})
+	seen.Sum(sum[:0])
+	return sum, err
 }
 
 // verify brings the hash to the end of the file.

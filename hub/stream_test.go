@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -226,5 +227,88 @@ func TestStreamCancelled(t *testing.T) {
 	h.SetFault(nil, func(w http.ResponseWriter, r *http.Request) bool { cancel(); <-r.Context().Done(); return true })
 	if err := r.ReadData(make([]byte, 10), 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// There is room for few blocks, and a block that was read comes again for the file's hash: if it comes with other bytes, what was made of the
+// first ones must not pass.
+func TestStreamBytesThatChange(t *testing.T) {
+	h := fakehub.Start(t)
+	files := model()
+	h.Add("org/name", files)
+	shard := "model-00001-of-00003.safetensors"
+	evil := append([]byte(nil), files[shard]...)
+	evil[90_500] ^= 1
+	var served atomic.Int32
+	h.SetFault(nil, func(w http.ResponseWriter, r *http.Request) bool {
+		if from, _, ranged := fakehub.Range(r, 100_001); strings.HasSuffix(r.URL.Path, shard) && ranged && from == 90_000 && served.Add(1) == 1 {
+			fakehub.Serve(w, r, evil)
+			return true
+		}
+		return false
+	})
+	s, _, remote := streaming(t, h, 0, nil)
+	p := make([]byte, 1000)
+	if err := remote[shard].ReadData(p, 90_000); err != nil || bytes.Equal(p, files[shard][90_000:91_000]) {
+		t.Fatalf("the first time: %v, and the bytes are right", err)
+	}
+	for off := int64(20_000); off < 80_000; off += 1000 { // what was read last stays, so that the block above goes
+		if err := remote[shard].ReadData(p, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := s.Verify(context.Background())
+	var failed *TransferError
+	if !errors.As(err, &failed) || !strings.Contains(err.Error(), shard+": the server sends other bytes from 90000 on than it sent before") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A token of an object store stays with the store, also when the store leads elsewhere time and again.
+func TestStreamTokenStaysWithTheStore(t *testing.T) {
+	o, c := stores(t)
+	files := model()
+	for name, data := range files {
+		o.Content["bucket/m/"+name] = data
+	}
+	o.Public = true
+	t.Setenv("GS_ACCESS_KEY_ID", "")
+	t.Setenv("GOOGLE_OAUTH_ACCESS_TOKEN", "ya29.secret")
+	var elsewhere, told atomic.Int32
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		elsewhere.Add(1)
+		if r.Header.Get("Authorization") != "" {
+			told.Add(1)
+		}
+		fakehub.Serve(w, r, files[filepath.Base(r.URL.Path)])
+	}))
+	defer other.Close()
+	o.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "00001-of") {
+			return false
+		}
+		http.Redirect(w, r, other.URL+r.URL.Path, http.StatusTemporaryRedirect)
+		return true
+	})
+	c.s.block = 1000
+	var r Remote
+	s, err := c.NewStreamer(func(_ string, remote Remote) func() {
+		if remote.Size() == 100_001 {
+			r = remote
+		}
+		return func() {}
+	}, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	if _, err := s.Find(context.Background(), "gs://bucket/m", "", true); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ReadData(make([]byte, 100_001), 0); err != nil {
+		t.Fatal(err)
+	}
+	if elsewhere.Load() < 10 || told.Load() > 0 {
+		t.Errorf("of %d requests elsewhere %d show the token", elsewhere.Load(), told.Load())
 	}
 }

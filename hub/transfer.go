@@ -286,9 +286,6 @@ func (t *transfer) piece(ctx context.Context, i int, ranged func()) error {
 	default:
 		return t.refused(resp.Response)
 	}
-	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return t.failure("the server sends it compressed (%s) though it was asked not to", plain(e))
-	}
 	return t.receive(resp, to-from, func(b []byte) error { return t.p.add(i, b) })
 }
 
@@ -331,6 +328,9 @@ func checkRange(resp *http.Response, from, to, size int64) error {
 
 // receive copies n bytes of a body and refuses more or fewer.
 func (t *transfer) receive(from *answer, n int64, put func([]byte) error) error {
+	if e := from.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return t.failure("the server sends it compressed (%s) though it was asked not to", plain(e))
+	}
 	const most = 256 << 10
 	b := make([]byte, min(n+1, most))
 	got := int64(0)
@@ -348,10 +348,10 @@ func (t *transfer) receive(from *answer, n int64, put func([]byte) error) error 
 		}
 		switch {
 		case err == nil:
+		case got == n: // also if the server never closed the answer, or broke it off after the last byte
+			return nil
 		case from.ctx.Err() != nil:
 			return context.Cause(from.ctx)
-		case got == n && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
-			return nil
 		default:
 			return &transient{err: t.failure("the connection broke off after %d of %d bytes: %s", got, n, plain(err.Error()))}
 		}

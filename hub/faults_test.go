@@ -1,9 +1,7 @@
 package hub
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -17,136 +15,6 @@ import (
 
 	"github.com/mergekit/mergekit/internal/fakehub"
 )
-
-// noise is n bytes that compress badly and repeat nowhere near.
-func noise(n int, seed uint64) []byte {
-	b := make([]byte, n)
-	x := seed*2862933555777941757 + 3037000493
-	for i := range b {
-		x = x*6364136223846793005 + 1442695040888963407
-		b[i] = byte(x >> 56)
-	}
-	return b
-}
-
-// model is the files of a model in three shards.
-func model() map[string][]byte {
-	index := map[string]any{"weight_map": map[string]string{"a": "model-00001-of-00003.safetensors", "b": "model-00002-of-00003.safetensors", "c": "model-00003-of-00003.safetensors"}}
-	x, _ := json.Marshal(index)
-	return map[string][]byte{
-		"config.json": []byte(`{"model_type": "llama"}`), "tokenizer.json": []byte(`{}`), "tokenizer_config.json": []byte(`{"a": 1}`),
-		"chat_template.jinja": []byte("{{ messages }}"), "README.md": []byte("# A model"), "modeling_x.py": []byte("boom()"),
-		"model.safetensors.index.json":     x,
-		"model-00001-of-00003.safetensors": noise(100_001, 1),
-		"model-00002-of-00003.safetensors": noise(64_000, 2),
-		"model-00003-of-00003.safetensors": noise(17, 3),
-		"consolidated.safetensors":         noise(5000, 4),
-		"pytorch_model.bin":                noise(4000, 5),
-		"optimizer.bin":                    noise(100, 6),
-		"trainer_state.json":               []byte("{}"),
-		"onnx/model.onnx":                  noise(300, 7),
-		"empty.json":                       {},
-	}
-}
-
-var needed = []string{"README.md", "chat_template.jinja", "config.json", "empty.json", "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors",
-	"model-00003-of-00003.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"}
-
-// asking is a client of a hub with a cache of its own, which does not wait long.
-func asking(t *testing.T, h *fakehub.Hub, change func(*Settings)) *Client {
-	t.Helper()
-	s := Settings{Endpoint: h.URL, Cache: t.TempDir(), segment: 10_000, wait: func(int) time.Duration { return time.Millisecond }, idle: 5 * time.Second}
-	if change != nil {
-		change(&s)
-	}
-	c, err := New(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func mustName(t *testing.T, s string) Name {
-	t.Helper()
-	n, err := ParseName(s, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-// sameAs checks that a snapshot has exactly some files of a repository, byte for byte, and that nothing half done is left.
-func sameAs(t *testing.T, dir string, files map[string][]byte, names []string) {
-	t.Helper()
-	have, err := filesOf(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, f := range have {
-		got = append(got, f.Path)
-	}
-	if fmt.Sprint(got) != fmt.Sprint(names) {
-		t.Fatalf("files %v, want %v", got, names)
-	}
-	for _, name := range names {
-		b, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil || !bytes.Equal(b, files[name]) {
-			t.Fatalf("%s is not what the hub has: %v", name, err)
-		}
-	}
-	left, _ := filepath.Glob(filepath.Join(dir, "../../blobs/*mergekit*"))
-	if len(left) > 0 {
-		t.Fatalf("left behind: %v", left)
-	}
-}
-
-func TestSnapshotBringsWhatAMergeNeeds(t *testing.T) {
-	h := fakehub.Start(t)
-	files := model()
-	commit := h.Add("org/name", files)
-	var total, moved atomic.Int64
-	c := asking(t, h, func(s *Settings) {
-		s.Started = func(_ string, n int64) { total.Store(n) }
-		s.Moved = func(n int64) { moved.Add(n) }
-	})
-	s, err := c.Snapshot(context.Background(), mustName(t, "org/name"), Want{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.Commit != commit || !strings.HasSuffix(s.Dir, filepath.Join("models--org--name", "snapshots", commit)) {
-		t.Errorf("snapshot %+v", s)
-	}
-	sameAs(t, s.Dir, files, needed)
-	if total.Load() != moved.Load() || total.Load() == 0 {
-		t.Errorf("%d bytes announced, %d moved", total.Load(), moved.Load())
-	}
-	// The layout that Python's tools read.
-	target, err := os.Readlink(filepath.Join(s.Dir, "model-00001-of-00003.safetensors"))
-	if want := filepath.Join("..", "..", "blobs", fakehub.Etag("x.bin", files["model-00001-of-00003.safetensors"])); err != nil || target != want {
-		t.Errorf("link to %s, want %s (%v)", target, want, err)
-	}
-	ref, err := os.ReadFile(filepath.Join(s.Dir, "../../refs/main"))
-	if err != nil || string(ref) != commit {
-		t.Errorf("ref %q: %v", ref, err)
-	}
-	// Segments came on several connections, and the second time nothing comes.
-	if n := h.Count(func(r fakehub.Request) bool { return strings.Contains(r.Path, "00001-of") && r.Server == "store" }); n != 11 {
-		t.Errorf("the first shard took %d requests, want 11 segments", n)
-	}
-	before := len(h.Requests())
-	if s, err = c.Snapshot(context.Background(), mustName(t, "org/name"), Want{}); err != nil || s.Fetched != 0 {
-		t.Errorf("second time: %+v, %v", s, err)
-	}
-	if n := len(h.Requests()) - before; n != 1 {
-		t.Errorf("the second time took %d requests, want the listing alone", n)
-	}
-	// A commit cannot change, so nobody is asked.
-	before = len(h.Requests())
-	if _, err := c.Find(context.Background(), "hf://org/name", commit, true); err != nil || len(h.Requests()) != before {
-		t.Errorf("a commit that is here: %v, %d requests", err, len(h.Requests())-before)
-	}
-}
 
 // A server may fail in any of these ways, a few times or always: the download ends with the hub's bytes or with an error that says what
 // happened, and the blobs of the cache are never wrong.
@@ -274,24 +142,6 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// checkBlobs checks that every blob of a cache has the hash that its name is.
-func checkBlobs(t *testing.T, cache string) {
-	t.Helper()
-	blobs, _ := filepath.Glob(filepath.Join(cache, "models--*/blobs/*"))
-	for _, b := range blobs {
-		if strings.Contains(b, "mergekit") {
-			continue
-		}
-		st, err := os.Stat(b)
-		if err == nil {
-			err = verify(context.Background(), b, File{Size: st.Size(), Etag: filepath.Base(b)})
-		}
-		if err != nil {
-			t.Errorf("%s: %v", b, err)
-		}
-	}
-}
-
 func TestWrongContentIsThrownAway(t *testing.T) {
 	files := model()
 	shard := "model-00002-of-00003.safetensors"
@@ -405,44 +255,6 @@ func TestDropResumesInTheSegment(t *testing.T) {
 	}
 }
 
-// What an interrupted download has received, the next one does not ask for again, also when a segment was cut.
-func TestResumeAfterInterruption(t *testing.T) {
-	h := fakehub.Start(t)
-	files := model()
-	h.Add("org/name", files)
-	cache := t.TempDir()
-	ctx, cancel := context.WithCancel(context.Background())
-	var moved atomic.Int64
-	c := asking(t, h, func(s *Settings) {
-		s.Cache = cache
-		s.Connections = 2
-		s.Moved = func(n int64) {
-			if moved.Add(n) > 50_000 {
-				cancel()
-			}
-		}
-	})
-	if _, err := c.Snapshot(ctx, mustName(t, "org/name"), Want{}); !errors.Is(err, context.Canceled) {
-		t.Fatalf("error %v", err)
-	}
-	checkBlobs(t, cache)
-	got := moved.Load()
-	var rest, second atomic.Int64
-	c = asking(t, h, func(s *Settings) {
-		s.Cache = cache
-		s.Started = func(_ string, n int64) { rest.Store(n) }
-		s.Moved = func(n int64) { second.Add(n) }
-	})
-	s, err := c.Snapshot(context.Background(), mustName(t, "org/name"), Want{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	sameAs(t, s.Dir, files, needed)
-	if got < 50_000 || rest.Load() != second.Load() || got+second.Load() != s.Bytes-int64(len(files["model.safetensors.index.json"])+len(files["config.json"])) {
-		t.Errorf("%d bytes, then %d (announced %d), of %d", got, second.Load(), rest.Load(), s.Bytes)
-	}
-}
-
 func TestSilentServer(t *testing.T) {
 	h := fakehub.Start(t)
 	files := model()
@@ -547,140 +359,6 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-func TestOffline(t *testing.T) {
-	h := fakehub.Start(t)
-	files := model()
-	h.Add("org/name", files)
-	c := asking(t, h, nil)
-	s, err := c.Snapshot(context.Background(), mustName(t, "org/name"), Want{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := len(h.Requests())
-	off := asking(t, h, func(s *Settings) { s.Cache, s.Offline = c.s.Cache, true })
-	for _, name := range []string{"org/name", "hf://org/name", "org/name@main", "org/name@" + s.Commit} {
-		got, err := off.Snapshot(context.Background(), mustName(t, name), Want{})
-		if err != nil || got.Dir != s.Dir {
-			t.Errorf("%s: %+v, %v", name, got, err)
-		}
-	}
-	_, err = off.Snapshot(context.Background(), mustName(t, "org/other@v1"), Want{})
-	var bad *Error
-	if !errors.As(err, &bad) || !strings.Contains(err.Error(), "org/other@v1: is not in the cache, and --offline (or HF_HUB_OFFLINE) forbids to ask the hub; download it where there is a network: mergekit download org/other@v1") {
-		t.Errorf("error %v", err)
-	}
-	if err := os.Remove(filepath.Join(s.Dir, "model-00002-of-00003.safetensors")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err = off.Snapshot(context.Background(), mustName(t, "org/name"), Want{}); !errors.As(err, &bad) || !strings.Contains(err.Error(), "is not whole in the cache: it lacks model-00002-of-00003.safetensors") {
-		t.Errorf("error %v", err)
-	}
-	if len(h.Requests()) != before {
-		t.Error("the hub was asked")
-	}
-}
-
-func TestUnreachableHub(t *testing.T) {
-	h := fakehub.Start(t)
-	files := model()
-	h.Add("org/name", files)
-	c := asking(t, h, nil)
-	if _, err := c.Snapshot(context.Background(), mustName(t, "org/name"), Want{}); err != nil {
-		t.Fatal(err)
-	}
-	h.SetFault(func(w http.ResponseWriter, r *http.Request) bool { w.WriteHeader(502); return true }, nil)
-	var warned []string
-	c.s.Warn = func(m string) { warned = append(warned, m) }
-	s, err := c.Snapshot(context.Background(), mustName(t, "org/name"), Want{})
-	if err != nil || len(warned) != 1 || !strings.Contains(warned[0], "502 Bad Gateway") {
-		t.Fatalf("error %v, warnings %q", err, warned)
-	}
-	sameAs(t, s.Dir, files, needed)
-	var failed *TransferError
-	if _, err = c.Snapshot(context.Background(), mustName(t, "org/else"), Want{}); !errors.As(err, &failed) || !strings.Contains(err.Error(), "org/else: is not in the cache, and the hub was not to be reached") {
-		t.Errorf("error %v", err)
-	}
-	h.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
-		w.Header().Set("Content-Type", "text/html")
-		_, _ = w.Write([]byte("<html>Log in to the wireless network</html>"))
-		return true
-	}, nil)
-	if _, err = c.Snapshot(context.Background(), mustName(t, "org/else"), Want{}); err == nil || !strings.Contains(err.Error(), "is not what a hub says (text/html)") {
-		t.Errorf("error %v", err)
-	}
-}
-
-// Mirrors of hubs list names alone; sizes and hashes then come with each file's own headers.
-func TestBareListing(t *testing.T) {
-	h := fakehub.Start(t)
-	files := model()
-	h.Add("org/name", files)
-	h.Bare = true
-	s, err := asking(t, h, nil).Snapshot(context.Background(), mustName(t, "org/name"), Want{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	sameAs(t, s.Dir, files, needed)
-}
-
-// What Python's tools have downloaded is used.
-func TestForeignBlobs(t *testing.T) {
-	h := fakehub.Start(t)
-	files := model()
-	h.Add("org/name", files)
-	c := asking(t, h, nil)
-	blobs := filepath.Join(c.s.Cache, "models--org--name/blobs")
-	if err := os.MkdirAll(blobs, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	shard := "model-00001-of-00003.safetensors"
-	if err := os.WriteFile(filepath.Join(blobs, fakehub.Etag(shard, files[shard])), files[shard], 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s, err := c.Snapshot(context.Background(), mustName(t, "org/name"), Want{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	sameAs(t, s.Dir, files, needed)
-	if n := h.Count(func(r fakehub.Request) bool { return strings.HasSuffix(r.Path, shard) }); n != 0 {
-		t.Errorf("a file that was here was asked for %d times", n)
-	}
-	// A damaged blob is found when that is wanted.
-	if err := os.WriteFile(filepath.Join(blobs, fakehub.Etag(shard, files[shard])), make([]byte, len(files[shard])), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if s, err = c.Snapshot(context.Background(), mustName(t, "org/name"), Want{Verify: true}); err != nil {
-		t.Fatal(err)
-	}
-	sameAs(t, s.Dir, files, needed)
-}
-
-func TestTwoClientsOneCache(t *testing.T) {
-	h := fakehub.Start(t)
-	files := model()
-	h.Add("org/name", files)
-	cache := t.TempDir()
-	var group sync.WaitGroup
-	for range 4 {
-		c := asking(t, h, func(s *Settings) { s.Cache = cache })
-		group.Add(1)
-		go func() {
-			defer group.Done()
-			s, err := c.Snapshot(context.Background(), mustName(t, "org/name"), Want{})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			_ = s
-		}()
-	}
-	group.Wait()
-	checkBlobs(t, cache)
-	if n := h.Count(func(r fakehub.Request) bool { return strings.Contains(r.Path, "00001-of") && r.Server == "store" }); n != 11 {
-		t.Errorf("four clients took %d requests for a shard of 11 segments", n)
-	}
-}
-
 func TestHostileListings(t *testing.T) {
 	h := fakehub.Start(t)
 	good := strings.Repeat("a", 40)
@@ -702,5 +380,51 @@ func TestHostileListings(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want %q", c.body, err, c.want)
 		}
+	}
+}
+
+// A server that sends all that was asked for and then neither more nor an end has sent all that was asked for.
+func TestAnswerThatNeverEnds(t *testing.T) {
+	h := fakehub.Start(t)
+	files := model()
+	h.Add("org/name", files)
+	shard := "model-00002-of-00003.safetensors"
+	var silent atomic.Bool
+	h.SetFault(nil, func(w http.ResponseWriter, r *http.Request) bool {
+		from, to, ranged := fakehub.Range(r, int64(len(files[shard])))
+		if !strings.HasSuffix(r.URL.Path, shard) || !ranged || silent.Swap(true) {
+			return false
+		}
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to-1, len(files[shard])))
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = w.Write(files[shard][from:to])
+		w.(http.Flusher).Flush() // chunked: the length does not tell the end
+		<-r.Context().Done()
+		return true
+	})
+	c := asking(t, h, func(s *Settings) { s.idle = 200 * time.Millisecond })
+	s, err := c.Snapshot(context.Background(), mustName(t, "org/name"), Want{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameAs(t, s.Dir, files, needed)
+	if n := h.Count(func(r fakehub.Request) bool { return strings.HasSuffix(r.Path, shard) && r.Server == "store" }); n != 7 {
+		t.Errorf("%d requests for 7 segments", n)
+	}
+}
+
+// An address is told to nobody whom it redirects to: it may be a signed one.
+func TestRedirectTellsNoAddress(t *testing.T) {
+	h := fakehub.Start(t)
+	h.Add("org/name", model())
+	var told atomic.Value
+	h.SetFault(nil, func(_ http.ResponseWriter, r *http.Request) bool {
+		if from := r.Header.Get("Referer"); from != "" {
+			told.Store(from)
+		}
+		return false
+	})
+	if _, err := asking(t, h, nil).Snapshot(context.Background(), mustName(t, "org/name"), Want{}); err != nil || told.Load() != nil {
+		t.Errorf("told %v, error %v", told.Load(), err)
 	}
 }
