@@ -135,6 +135,8 @@ func TestQuantisedRefusals(t *testing.T) {
 		{"ct-w4-group", `{"quantization_config":{"quant_method":"compressed-tensors","format":"pack-quantized","sparsity_config":{"format":"sparse-24-bitmask"}}}`, `the sparse format "sparse-24-bitmask"`},
 		{"ct-w4-group", `{"quantization_config":{"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"a":{"weights":{"num_bits":6}}}}}`, "words in a row for"},
 		{"ct-w4-group", `{"quantization_config":{"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"a":{"weights":{"num_bits":-1}}}}}`, "weights of -1 bits"},
+		{"gptq-4", `{"quantization_config":{"quant_method":"gptq","bits":4,"group_size":16,"is_marlin_format":true}}`, `GPTQ in the layout "marlin"`},
+		{"ct-w4-group", `{"quantization_config":{"quant_method":"compressed-tensors","format":"pack-quantized","transform_config":{"config_groups":{"R1":{"type":"hadamard"}}}}}`, "with rotations"},
 	} {
 		dir := copyModel(t, c.model, c.config)
 		_, err := Open(dir)
@@ -157,5 +159,60 @@ func TestNotQuantised(t *testing.T) {
 			t.Errorf("%s: %v", config, info)
 		}
 		_ = c.Close()
+	}
+}
+
+// Parts that change what codes stand for, and scales that could belong to them in several ways, are refused and not passed over.
+func TestQuantisedParts(t *testing.T) {
+	const fp8, ct, bnb, modelopt = `{"quant_method":"fp8"}`, `{"quant_method":"compressed-tensors","format":"int-quantized"}`, `{"quant_method":"bitsandbytes","load_in_8bit":true}`, `{"quant_method":"modelopt","quant_algo":"NVFP4_AWQ"}`
+	type tensor struct {
+		name  string
+		dtype tensors.DType
+		shape []int
+		first byte
+	}
+	for _, c := range []struct {
+		what, config, says string
+		list               []tensor
+	}{
+		{"one scale a row", fp8, "", []tensor{{"a.weight", tensors.F8E4M3, []int{6, 4}, 0}, {"a.weight_scale", tensors.F32, []int{6}, 0}}},
+		{"a scale for each of three joined projections", fp8, "has shape [3] for weights of shape [6 4]", []tensor{{"a.weight", tensors.F8E4M3, []int{6, 4}, 0}, {"a.weight_scale", tensors.F32, []int{3}, 0}}},
+		{"blocks of another size than the configuration's", `{"quant_method":"fp8","weight_block_size":[4,4]}`, "has shape [4 1]", []tensor{{"a.weight", tensors.F8E4M3, []int{8, 4}, 0}, {"a.weight_scale_inv", tensors.F32, []int{4, 1}, 0}}},
+		{"codes of a dtype that no scheme has", fp8, "codes of F8_E4M3FNUZ", []tensor{{"a.weight", tensors.F8E4M3FNUZ, []int{6, 4}, 0}, {"a.weight_scale", tensors.F32, []int{1}, 0}}},
+		{"packed integers of modelopt", modelopt, "codes of U8", []tensor{{"a.weight", tensors.U8, []int{6, 4}, 0}, {"a.weight_scale", tensors.F32, []int{6, 1}, 0}}},
+		{"a plain weight beside a scale", fp8, "", []tensor{{"a.weight", tensors.BF16, []int{6, 4}, 0}, {"a.weight_scale", tensors.F32, []int{6}, 0}}},
+		{"activation order beside bytes", ct, "has a.weight_g_idx", []tensor{{"a.weight", tensors.I8, []int{6, 4}, 0}, {"a.weight_scale", tensors.F32, []int{6, 2}, 0}, {"a.weight_g_idx", tensors.I32, []int{4}, 0}}},
+		{"a scale of the input", modelopt, "has a.pre_quant_scale", []tensor{{"a.weight", tensors.F8E4M3, []int{6, 4}, 0}, {"a.weight_scale", tensors.F32, []int{1}, 0}, {"a.pre_quant_scale", tensors.F32, []int{4}, 0}}},
+		{"a scale of the input of four-bit floats", modelopt, "has a.pre_quant_scale", []tensor{{"a.weight", tensors.U8, []int{6, 8}, 0}, {"a.weight_scale", tensors.F8E4M3, []int{6, 1}, 0}, {"a.weight_scale_2", tensors.F32, []int{1}, 0}, {"a.pre_quant_scale", tensors.F32, []int{16}, 0}}},
+		{"LLM.int8 in rows", bnb, "", []tensor{{"a.weight", tensors.I8, []int{6, 4}, 0}, {"a.SCB", tensors.F32, []int{6}, 0}, {"a.weight_format", tensors.U8, nil, 0}}},
+		{"LLM.int8 in tiles", bnb, "an order for a device", []tensor{{"a.weight", tensors.I8, []int{6, 4}, 0}, {"a.SCB", tensors.F32, []int{6}, 0}, {"a.weight_format", tensors.U8, nil, 3}}},
+	} {
+		dir := t.TempDir()
+		var infos []tensors.Info
+		var data [][]byte
+		for _, x := range c.list {
+			info := tensors.Info{Name: x.name, DType: x.dtype, Shape: x.shape}
+			infos = append(infos, info)
+			b := make([]byte, info.Bytes())
+			b[0] = x.first
+			data = append(data, b)
+		}
+		if err := tensors.SaveFile(filepath.Join(dir, "model.safetensors"), infos, data, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"quantization_config":`+c.config+`}`), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		m, err := Open(dir)
+		var bad *tensors.FormatError
+		switch {
+		case c.says == "" && err != nil:
+			t.Errorf("%s: %v", c.what, err)
+		case c.says != "" && (!errors.As(err, &bad) || !strings.Contains(err.Error(), c.says) || bad.Tensor != "a.weight"):
+			t.Errorf("%s: %v, want %q", c.what, err, c.says)
+		}
+		if err == nil {
+			_ = m.Close()
+		}
 	}
 }

@@ -84,7 +84,7 @@ func (b *builder) weight(name string) error {
 	if err == nil {
 		return nil
 	}
-	hint := "download it again"
+	hint := "download it again, or use the model as it was before it was quantised"
 	return &tensors.FormatError{File: b.c.Path(), Tensor: name, Msg: "is quantised by " + b.cfg.Method + " and " + err.Error(), Hint: hint, Err: err}
 }
 
@@ -186,8 +186,17 @@ func (b *builder) scaled(name string) error {
 	}
 	switch p.main.DType {
 	case tensors.F8E4M3, tensors.F8E5M2, tensors.I8:
-	default:
+	case tensors.F64, tensors.F32, tensors.F16, tensors.BF16:
 		return nil // a plain weight that happens to have a neighbour of such a name
+	default:
+		return fmt.Errorf("has codes of %s, which are not read", p.main.DType)
+	}
+	// What changes a weight beside its scale: the order in which columns were grouped, and what the layer's input is multiplied by.
+	stem := strings.TrimSuffix(name, ".weight")
+	for _, part := range []string{name + "_g_idx", stem + ".pre_quant_scale"} {
+		if b.has(part) {
+			return fmt.Errorf("has %s, which is not read beside codes of %s", part, p.main.DType)
+		}
 	}
 	if len(p.main.Shape) < 1 {
 		return fmt.Errorf("has codes of shape %v", p.main.Shape)
@@ -270,6 +279,9 @@ func (b *builder) nibbles(name, stem, global string, divide bool) error {
 	}
 	if p.main.DType != tensors.U8 || len(p.main.Shape) < 2 {
 		return fmt.Errorf("has codes of %s %v", p.main.DType, p.main.Shape)
+	}
+	if part := strings.TrimSuffix(stem, ".weight") + ".pre_quant_scale"; b.has(part) { // the layer's input is multiplied by it
+		return fmt.Errorf("has %s, which is not read", part)
 	}
 	shape := slices.Clone(p.main.Shape)
 	shape[len(shape)-1] *= 2
@@ -354,6 +366,9 @@ func (b *builder) bitsandbytes(name string) error {
 		}
 		if p.main.DType != tensors.I8 || len(p.main.Shape) != 2 || !scale.DType.IsFloat() || scale.Elems() != int64(p.main.Shape[0]) {
 			return fmt.Errorf("has codes of %s %v and scales of %s %v", p.main.DType, p.main.Shape, scale.DType, scale.Shape)
+		}
+		if err := p.rowMajor(); err != nil {
+			return err
 		}
 		p.make(name, p.main.Shape, b.dtype, &int8Rows{p.main, p.main.Shape[1], scale}, true)
 	}

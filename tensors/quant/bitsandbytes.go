@@ -155,6 +155,21 @@ func (p *parts) table(suffix string, into []float32) error {
 	return numbers(into, r, 0, &buffers{}, 0)
 }
 
+// rowMajor sees that bytes are not in an order that an older device wanted: 0 is the plain one.
+func (p *parts) rowMajor() error {
+	r, err := p.optional(".weight_format")
+	if err != nil || r == nil {
+		return err
+	}
+	var format [1]float32
+	if r.Elems() == 1 && isNumber(r.DType) {
+		if err := numbers(format[:], r, 0, &buffers{}, 0); err != nil || format[0] == 0 {
+			return err
+		}
+	}
+	return fmt.Errorf("has bytes in an order for a device (weight_format), which is not read")
+}
+
 // int8Rows are 8-bit codes of bitsandbytes: code times the largest magnitude of the row, over 127. Dettmers et al., 2022, "LLM.int8():
 // 8-bit matrix multiplication for transformers at scale".
 type int8Rows struct {

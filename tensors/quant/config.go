@@ -24,9 +24,13 @@ type Config struct {
 	Groups           map[string]group `json:"config_groups"`
 	In4Bit           bool             `json:"load_in_4bit"`
 	In8Bit           bool             `json:"load_in_8bit"`
+	Marlin           bool             `json:"is_marlin_format"`
 	Sparsity         struct {
 		Format string `json:"format"`
 	} `json:"sparsity_config"`
+	Transform struct {
+		Groups map[string]any `json:"config_groups"`
+	} `json:"transform_config"`
 }
 
 // group is how some modules are quantised, in compressed-tensors.
@@ -80,6 +84,8 @@ func (c *Config) check() error {
 	switch {
 	case !slices.Contains(known, c.Method):
 		return refuse(fmt.Sprintf("the method %.100q", c.Method))
+	case len(c.Transform.Groups) > 0: // the model rotates what flows into a weight, which a plain one does not
+		return refuse("compressed-tensors with rotations (transform_config)")
 	case c.Sparsity.Format != "" && c.Sparsity.Format != "dense":
 		return refuse(fmt.Sprintf("compressed-tensors with the sparse format %.100q", c.Sparsity.Format))
 	}
@@ -101,6 +107,9 @@ func (c *Config) check() error {
 		}
 		if f := c.CheckpointFormat; f != "" && f != "gptq" && f != "gptq_v2" {
 			return refuse(fmt.Sprintf("GPTQ in the layout %.100q", f))
+		}
+		if c.Marlin {
+			return refuse("GPTQ in the layout \"marlin\"")
 		}
 	case "awq":
 		if c.Bits != 4 {

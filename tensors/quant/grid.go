@@ -51,8 +51,8 @@ func newGrid(r *tensors.Reader, shape []int, blockRows, blockCols int) (*grid, e
 		g.rows, g.cols = have[n-2], have[n-1]
 	case len(have) == n:
 		g.cols = have[0]
-	case len(have) == n-1: // one for each row
-		g.rows = have[n-2]
+	case len(have) == n-1 && have[n-2] == rows: // one for each row; fewer would be of parts that were joined, whose sizes nothing says
+		g.rows = rows
 	case len(have) != len(lead): // one for each matrix
 		return refuse()
 	}
@@ -65,7 +65,7 @@ func newGrid(r *tensors.Reader, shape []int, blockRows, blockCols int) (*grid, e
 	return g, nil
 }
 
-// blockOf is how many of n elements share one of k scales: the size that is given if that makes k, else equal parts.
+// blockOf is how many of n elements share one of k scales: the size that is given, equal parts where none is.
 func blockOf(n, k, given int) (int, bool) {
 	switch {
 	case k < 1 || n < k:
@@ -74,8 +74,8 @@ func blockOf(n, k, given int) (int, bool) {
 		return n, true
 	case k == n:
 		return 1, true
-	case given > 0 && (n+given-1)/given == k:
-		return given, true
+	case given > 0:
+		return given, (n+given-1)/given == k
 	case n%k == 0:
 		return n / k, true
 	}
