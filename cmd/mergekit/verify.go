@@ -23,7 +23,8 @@ func newVerifyCommand() *cobra.Command {
 		Use:   "verify OUT",
 		Short: "Check an output against the record of how it was made",
 		Long: `verify compares the files of OUT with mergekit_provenance.json, which a merge leaves there, and opens the checkpoint. Weights are compared
-by their SHA-256 where 'mergekit merge --hash' recorded it, else by header and size. --inputs compares the files that the recipe reads as well.
+by their SHA-256 where 'mergekit merge --hash' recorded it, else by header and size. A file that was added and that programs read when they open
+the model (weights, code, settings) is a difference; any other is listed. --inputs compares the files that the recipe reads as well.
 --reproduce merges again, in a hidden directory beside OUT that is removed afterwards, and compares every byte.
 
 The recipe in OUT has paths as they were written; --from says where relative ones start, --recipe names the recipe's own file.
@@ -32,6 +33,9 @@ EXIT STATUS
   0 everything is as recorded, 1 something differs, 2 no record, another recipe or a bad command line, 130 interrupted`,
 		Args: exactly(1, "an output directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if threads < 0 {
+				return usageError{fmt.Errorf("--threads %d: give a positive number, or 0 for all cores", threads)}
+			}
 			o.Merge.Threads, o.Merge.Version = threads, version
 			return runVerify(cmd, args[0], choice, o)
 		},

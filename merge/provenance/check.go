@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 
 	"github.com/mergekit/mergekit/tensors"
@@ -28,11 +29,12 @@ const (
 	SameHeader  State = "same header"  // header and size are the recorded ones; no hash of the content was recorded
 	Changed     State = "changed"      // another size, header or content
 	Missing     State = "missing"      // it is not there
-	NotRecorded State = "not recorded" // it is there, and the record does not know it
+	NotRecorded State = "not recorded" // it is there, the record does not know it, and nothing loads it with the model
+	Added       State = "added"        // it is there, the record does not know it, and programs that open the model read it
 )
 
 // Bad reports whether a state speaks against the output.
-func (s State) Bad() bool { return s == Changed || s == Missing }
+func (s State) Bad() bool { return s == Changed || s == Missing || s == Added }
 
 // Check compares files in a directory with what was recorded of them, several at once. checked, which may be nil, is told how many bytes a
 // file has once it is done.
@@ -85,23 +87,59 @@ func Compare(path string, want File) (State, error) {
 	return Same, err
 }
 
-// Unknown lists the files of an output that its record does not know.
-func (r *Record) Unknown(dir string) ([]string, error) {
+// SameBytes compares two files byte for byte, by their SHA-256.
+func SameBytes(a, b string) (State, error) {
+	for _, path := range []string{a, b} {
+		switch st, err := os.Stat(path); {
+		case errors.Is(err, fs.ErrNotExist):
+			return Missing, nil
+		case err != nil:
+			return "", err
+		case !st.Mode().IsRegular():
+			return Changed, nil
+		}
+	}
+	sum, err := tensors.SHA256(a) // and not Identify, which believes the names of files in a cache
+	if err != nil {
+		return "", err
+	}
+	other, err := tensors.SHA256(b)
+	if err == nil && sum != other {
+		return Changed, nil
+	}
+	return Same, err
+}
+
+// Unknown finds the files of an output that its record does not know.
+func (r *Record) Unknown(dir string) ([]Finding, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	known := map[string]bool{FileName: true, "model.safetensors.index.json": true}
+	known := map[string]bool{FileName: true, r.index(): true}
 	for _, f := range r.Outputs {
 		known[f.Name] = true
 	}
-	var list []string
+	var list []Finding
 	for _, e := range entries {
-		if !known[e.Name()] {
-			list = append(list, e.Name())
+		switch name := e.Name(); {
+		case known[name]:
+		case loaded(name):
+			list = append(list, Finding{name, Added})
+		default:
+			list = append(list, Finding{name, NotRecorded})
 		}
 	}
 	return list, nil
+}
+
+// loaded says whether programs that open a model read a file of such a name: weights in the place of others, code, settings, templates.
+func loaded(name string) bool {
+	switch strings.ToLower(filepath.Ext(name)) {
+	case ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".pkl", ".pickle", ".h5", ".msgpack", ".onnx", ".py", ".json", ".jinja", ".model":
+		return !strings.HasPrefix(name, ".")
+	}
+	return name == "additional_chat_templates"
 }
 
 // Size is the sum of files' bytes.

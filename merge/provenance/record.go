@@ -91,8 +91,11 @@ const maxRecord = 64 << 20
 // Read reads the record of an output. Errors of what it holds are *tensors.FormatError.
 func Read(dir string) (*Record, error) {
 	path := filepath.Join(dir, FileName)
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() { // opening a pipe would wait for ever
+		return nil, &tensors.FormatError{File: path, Msg: "is not a regular file", Hint: "the output cannot be verified; merge again"}
+	}
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if st, e := os.Stat(dir); errors.Is(err, fs.ErrNotExist) || err != nil && e == nil && !st.IsDir() {
 		return nil, &tensors.FormatError{File: dir, Msg: "has no " + FileName, Hint: "only outputs of mergekit merge have one"}
 	}
 	if err != nil {
@@ -121,7 +124,7 @@ func parse(path string, text []byte) (*Record, error) {
 	if r.Version != 1 {
 		return nil, &tensors.FormatError{File: path, Msg: fmt.Sprintf("is of version %d, and this program reads version 1", r.Version), Hint: "use a newer mergekit"}
 	}
-	files := append([]File{}, r.Outputs...)
+	files := append([]File{r.Recipe}, r.Outputs...)
 	for _, in := range r.Inputs {
 		files = append(files, in.Files...)
 	}

@@ -30,13 +30,15 @@ func TestRecord(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"":                           "is damaged",
+		`{"mergekit_provenance": 1}`: "is no name of a file",
 		"{}":                         "is of version 0",
 		`{"mergekit_provenance": 2}`: "is of version 2",
 		`{"mergekit_provenance": "1`: "is damaged",
-		`{"mergekit_provenance": 1, "outputs": [{"name": "../../etc/passwd"}]}`:             "is no name of a file",
-		`{"mergekit_provenance": 1, "outputs": [{"name": ""}]}`:                             "is no name of a file",
-		`{"mergekit_provenance": 1, "outputs": [{"name": "a", "bytes": -1}]}`:               "is no name of a file",
-		`{"mergekit_provenance": 1, "inputs": [{"model": "a", "files": [{"name": ".."}]}]}`: "is no name of a file",
+		`{"mergekit_provenance": 1, "recipe": {"name": "r.yml"}, "outputs": [{"name": "../../etc/passwd"}]}`:             "is no name of a file",
+		`{"mergekit_provenance": 1, "recipe": {"name": "../../etc/passwd"}}`:                                             "is no name of a file",
+		`{"mergekit_provenance": 1, "recipe": {"name": "r.yml"}, "outputs": [{"name": ""}]}`:                             "is no name of a file",
+		`{"mergekit_provenance": 1, "recipe": {"name": "r.yml"}, "outputs": [{"name": "a", "bytes": -1}]}`:               "is no name of a file",
+		`{"mergekit_provenance": 1, "recipe": {"name": "r.yml"}, "inputs": [{"model": "a", "files": [{"name": ".."}]}]}`: "is no name of a file",
 	} {
 		_, err := parse("x", []byte(text))
 		var format *tensors.FormatError
@@ -94,7 +96,7 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	r := &Record{Outputs: []File{a, full}}
-	if unknown, err := r.Unknown(dir); err != nil || !reflect.DeepEqual(unknown, []string{"b.json", "w"}) {
+	if unknown, err := r.Unknown(dir); err != nil || !reflect.DeepEqual(unknown, []Finding{{"b.json", Added}, {"w", NotRecorded}}) {
 		t.Errorf("unknown: %v, %v", unknown, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -105,8 +107,8 @@ func TestCheck(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(`{"mergekit_provenance": 1, "outputs": [{"name": "a", "bytes": 1}]}`))
-	f.Add([]byte(`{"mergekit_provenance": 1, "inputs": [{"files": [{"name": "a/b"}]}]}`))
+	f.Add([]byte(`{"mergekit_provenance": 1, "recipe": {"name": "r.yml"}, "outputs": [{"name": "a", "bytes": 1}]}`))
+	f.Add([]byte(`{"mergekit_provenance": 1, "recipe": {"name": "r.yml"}, "inputs": [{"files": [{"name": "a/b"}]}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		r, err := parse("x", text)
 		if err != nil {
