@@ -256,15 +256,6 @@ func alignFiles(p *plan.Plan) []string {
 	return files
 }
 
-// identifyFiles hashes name, size and time of files.
-func identifyFiles(h interface{ Write([]byte) (int, error) }, files []string) {
-	for _, f := range files {
-		if st, err := os.Stat(f); err == nil {
-			fmt.Fprintf(h, "%s %d %d|", filepath.Base(f), st.Size(), st.ModTime().UnixNano())
-		}
-	}
-}
-
 // alignmentFiles names the files that keep the maps in the output: the recipe's name for one model, with the models' names for several.
 func alignmentFiles(p *plan.Plan) map[*plan.Model]string {
 	name := p.Recipe.SaveAlignment

@@ -20,7 +20,7 @@ type cardFile struct{ Name, Size, Kind, Hash string }
 type cardModel struct {
 	Name  string
 	Link  string
-	Base  bool
+	Role  string // what it is, beside or instead of one whose weights are merged
 	Files []cardFile
 }
 
@@ -30,6 +30,7 @@ type card struct {
 	Method, URL, Citation string
 	Base                  string
 	Models                []cardModel
+	Merged                int // of the models
 	Recipe                string
 	File                  string
 	Tensors               int
@@ -61,7 +62,7 @@ tags:
 ---
 # {{.Title}}
 
-A merge of {{len .Models}} checkpoint{{if ne (len .Models) 1}}s{{end}}, made with mergekit{{if .Version}} {{.Version}}{{end}}.
+A merge of {{.Merged}} checkpoint{{if ne .Merged 1}}s{{end}}, made with mergekit{{if .Version}} {{.Version}}{{end}}.
 
 ## Method
 
@@ -73,7 +74,7 @@ A merge of {{len .Models}} checkpoint{{if ne (len .Models) 1}}s{{end}}, made wit
 
 ## Inputs
 {{range .Models}}
-* {{if .Link}}[{{.Name}}]({{.Link}}){{else}}{{.Name}}{{end}}{{if .Base}} (base){{end}}
+* {{if .Link}}[{{.Name}}]({{.Link}}){{else}}{{.Name}}{{end}}{{if .Role}} ({{.Role}}){{end}}
 {{- range .Files}}
   * ` + "`{{.Name}}`, {{.Size}} bytes, {{.Kind}} `{{.Hash}}`" + `
 {{- end}}
@@ -151,9 +152,20 @@ func modelCard(p *plan.Plan, from []origin, maps *aligned, report *repair.Report
 		c.Base = p.Recipe.Base.String()
 	}
 	for _, m := range from {
-		cm := cardModel{Name: m.ref.String(), Base: m.base}
+		cm := cardModel{Name: m.ref.String()}
+		switch {
+		case m.speller:
+			cm.Role = "its tokenizer alone"
+		case m.base:
+			cm.Role = "base"
+		}
+		if !m.speller {
+			c.Merged++
+		}
 		if id, ok := hubID(m.ref); ok {
-			c.HubIDs = append(c.HubIDs, id)
+			if !m.speller { // a hub draws its trees of models from these
+				c.HubIDs = append(c.HubIDs, id)
+			}
 			cm.Link = hub.DefaultEndpoint + "/" + id
 		}
 		for _, f := range m.files {

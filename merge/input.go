@@ -12,7 +12,7 @@ func Source(m *plan.Model, names ...string) (stream.Source, error) {
 	return newSource(plan.Input{Model: m, Pieces: names})
 }
 
-// Identify writes what tells a model's files from others into a hash: names, sizes and times.
+// Identify writes what tells a model's files from others into a hash: names, sizes, times and samples of their content.
 func Identify(h interface{ Write([]byte) (int, error) }, m *plan.Model) {
 	identifyFiles(h, m.Files())
 }

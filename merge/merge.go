@@ -137,13 +137,21 @@ func runAll(ctx context.Context, list []*recipe.Recipe, text []byte, out string,
 
 // notRead refuses an output in the place of what a plan reads.
 func notRead(p *plan.Plan, out string) error {
-	for _, m := range p.Models {
-		if m.AdapterDir != "" && tensors.SameDir(m.AdapterDir, out) {
-			return &tensors.FormatError{File: out, Msg: "the output is the directory of the adapter of " + m.Name(), Hint: "choose another output directory"}
+	for _, m := range p.Read() {
+		if err := apart(m.Name(), m.Dir, m.AdapterDir, out); err != nil {
+			return err
 		}
-		if tensors.SameDir(m.Dir, out) {
-			return &tensors.FormatError{File: out, Msg: "the output is the directory of the input " + m.Name(), Hint: "choose another output directory"}
-		}
+	}
+	return nil
+}
+
+// apart refuses an output in the place of an input.
+func apart(model, dir, adapterDir, out string) error {
+	if adapterDir != "" && tensors.SameDir(adapterDir, out) {
+		return &tensors.FormatError{File: out, Msg: "the output is the directory of the adapter of " + model, Hint: "choose another output directory"}
+	}
+	if tensors.SameDir(dir, out) {
+		return &tensors.FormatError{File: out, Msg: "the output is the directory of the input " + model, Hint: "choose another output directory"}
 	}
 	return nil
 }

@@ -15,11 +15,24 @@ type origin struct {
 	dir, adapterDir string
 	files           []string
 	base            bool // it is the base model
+	speller         bool // it gives its tokenizer alone, and files are those of it
 }
 
 func originOf(m *plan.Model, r *recipe.Recipe) origin {
-	return origin{m.Ref, m.Dir, m.AdapterDir, m.Files(), r.Base != nil && m.Ref.Same(*r.Base)}
+	return origin{ref: m.Ref, dir: m.Dir, adapterDir: m.AdapterDir, files: m.Files(), base: r.Base != nil && m.Ref.Same(*r.Base)}
 }
+
+// spelling is a model whose tokenizer alone is read.
+func spelling(m *plan.Model) origin {
+	o := origin{ref: m.Ref, dir: m.Dir, adapterDir: m.AdapterDir, speller: true}
+	for _, f := range besideFiles(&plan.Model{Dir: m.TokenizerDir()}, vocabularyFiles...) {
+		o.files = append(o.files, f.from)
+	}
+	return o
+}
+
+// same says whether two origins are one model, read for the same.
+func (o origin) same(other origin) bool { return o.ref.Same(other.ref) && o.speller == other.speller }
 
 // direct lists the inputs of a plan that no stage makes.
 func direct(p *plan.Plan) (list []origin) {
@@ -28,13 +41,16 @@ func direct(p *plan.Plan) (list []origin) {
 			list = append(list, originOf(m, p.Recipe))
 		}
 	}
+	if m := p.Speller; m != nil && m.Stage == nil {
+		list = append(list, spelling(m))
+	}
 	return list
 }
 
 // origins lists what a plan's output is made of: its own inputs, then those of the stages that it uses. A nil staging has none.
 func (st *staging) origins(p *plan.Plan) []origin {
 	list := direct(p)
-	for _, m := range p.Models {
+	for _, m := range p.Read() {
 		if m.Stage != nil {
 			s := st.g.Named(m.Stage.Name)
 			list = st.join(list, append([]*stages.Stage{s}, s.Upstream(nil)...))
@@ -47,7 +63,7 @@ func (st *staging) origins(p *plan.Plan) []origin {
 func (st *staging) join(list []origin, of []*stages.Stage) []origin {
 	for _, s := range of {
 		for _, m := range st.reads[s] {
-			if !slices.ContainsFunc(list, func(o origin) bool { return o.ref.Same(m.ref) }) {
+			if !slices.ContainsFunc(list, m.same) {
 				m.base = m.base && s == st.g.Output // other bases are those of stages
 				list = append(list, m)
 			}
@@ -88,6 +104,13 @@ func read(list []*recipe.Recipe, o Options) ([]origin, error) {
 			}
 			st.reads[s] = append(st.reads[s], originOf(m, s.Recipe))
 			m.Close()
+		}
+		if ref := s.Recipe.TokenizerModel(); ref != nil && st.g.Named(ref.Path) == nil && !slices.ContainsFunc(s.Recipe.References(), ref.Same) {
+			m, err := plan.OpenTokenizer(*ref, filepath.Dir(s.Recipe.File), st.o.Plan)
+			if err != nil {
+				return nil, &InputError{err}
+			}
+			st.reads[s] = append(st.reads[s], spelling(m))
 		}
 	}
 	return st.join(nil, append([]*stages.Stage{st.g.Output}, st.g.Output.Upstream(nil)...)), nil

@@ -45,7 +45,7 @@ func (j *job) record(w *tensors.Writer) error {
 		r.Options.Backend = kind
 	}
 	for _, m := range from {
-		in := provenance.Input{Model: m.ref.String(), Base: m.base, License: provenance.License(m.dir)}
+		in := provenance.Input{Model: m.ref.String(), Base: m.base, Speller: m.speller, License: provenance.License(m.dir)}
 		for _, path := range m.files {
 			f, err := provenance.Identify(path, j.o.Hash)
 			if err != nil {

@@ -12,7 +12,10 @@ import (
 )
 
 // tokenizerFiles are the files beside the weights that a model needs to read text and to generate.
-var tokenizerFiles = slices.Concat([]string{tokenizerFile, tokenizerSetup, specialNames, addedNames}, slowFiles, []string{templateFile, oldTemplate, generationFile, videoFile})
+var tokenizerFiles = slices.Concat(vocabularyFiles, []string{generationFile, videoFile})
+
+// vocabularyFiles are those of them that a tokenizer is.
+var vocabularyFiles = slices.Concat([]string{tokenizerFile, tokenizerSetup, specialNames, addedNames}, slowFiles, []string{templateFile, oldTemplate})
 
 // sideFiles writes what a model needs beside the weights.
 func sideFiles(p *plan.Plan, w *tensors.Writer, o Options) error {

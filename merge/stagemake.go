@@ -128,6 +128,9 @@ func (st *staging) make(ctx context.Context, s *stages.Stage, report *StageRepor
 		return nil, &InputError{fmt.Errorf("%s is a stage that must be on the disk (%s), and parts do not make stages: merge the file once without --part, with --stage-cache DIR, and give all parts that cache", s.Name, s.Why)}
 	}
 	if _, err := os.Lstat(dir); err == nil { // what is there is another recipe's
+		if err := st.spared(dir); err != nil {
+			return nil, err
+		}
 		o.Resume, o.Force = false, true
 	}
 	if o.Stage != nil {
@@ -141,6 +144,19 @@ func (st *staging) make(ctx context.Context, s *stages.Stage, report *StageRepor
 	st.written(s, dir)
 	report.State, report.Tensors, report.Seconds = StageMade, sum.Tensors, sum.Seconds
 	return sum, nil
+}
+
+// spared refuses a directory for an output or a stage that any of the recipes planned so far reads, whether or not it is on the way to it: a
+// recipe looks at its own inputs only.
+func (st *staging) spared(dir string) error {
+	for _, s := range st.g.Stages {
+		for _, m := range st.reads[s] {
+			if err := apart(m.ref.String(), m.dir, m.adapterDir, dir); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // written notes that a stage is in a directory.

@@ -260,23 +260,15 @@ func (st *staging) key(s *stages.Stage, p *plan.Plan) string {
 	}
 	h := sha256.New()
 	po := st.o.Plan
-	fmt.Fprintf(h, "stage 1|%s|%s|%t %t %t %t|%t %t|", st.o.Version, identity(&q, nil, o, ""), po.AllowCrimes, po.TruncateVocabulary, po.KeepUndescribed, po.FuseExperts,
-		st.o.CopyTokenizer, st.o.ModelCard)
-	for _, m := range p.Models { // configurations, tokenizers and what else is copied
+	fmt.Fprintf(h, "stage 2|%s|%s|%t %t %t %t|%t %t %t|", st.o.Version, identity(&q, nil, o, ""), po.AllowCrimes, po.TruncateVocabulary, po.KeepUndescribed, po.FuseExperts,
+		st.o.CopyTokenizer, st.o.ModelCard, st.o.AllowNonFinite)
+	for _, m := range p.Read() { // configurations, tokenizers and what else is copied
 		if m.Stage != nil {
-			continue
+			fmt.Fprintf(h, "stage %s|", m.Stage.Key)
+		} else {
+			identifyFiles(h, filesIn(m.Dir))
 		}
-		list, err := os.ReadDir(m.Dir)
-		if err != nil {
-			continue // a file
-		}
-		var names []string
-		for _, e := range list {
-			if e.Type().IsRegular() || e.Type()&fs.ModeSymlink != 0 {
-				names = append(names, filepath.Join(m.Dir, e.Name()))
-			}
-		}
-		identifyFiles(h, names)
+		identifyFiles(h, filesIn(m.AdapterDir))
 	}
 	if r := p.Recipe; r.Search != nil || r.Evaluate != nil { // which a fingerprint leaves out
 		h.Write(nameless.YAML())
@@ -294,6 +286,20 @@ func (st *staging) key(s *stages.Stage, p *plan.Plan) string {
 	key := hex.EncodeToString(h.Sum(nil))
 	st.keys[s] = key
 	return key
+}
+
+// filesIn lists the files of a directory; none where it is a file or nothing.
+func filesIn(dir string) (names []string) {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, e := range list {
+		if e.Type().IsRegular() || e.Type()&fs.ModeSymlink != 0 {
+			names = append(names, filepath.Join(dir, e.Name()))
+		}
+	}
+	return names
 }
 
 // identifyModel hashes what tells a model's files from others, or what a stage is made of.
@@ -360,6 +366,9 @@ func RunRecipes(ctx context.Context, list []*recipe.Recipe, text []byte, out str
 		}
 		last.Stages, last.Seconds = reports, time.Since(start).Seconds()
 		return last, nil
+	}
+	if err := st.spared(out); err != nil { // inputs of stages that could not be planned before
+		return nil, err
 	}
 	final := *st.g.Output.Recipe
 	final.Text = text

@@ -41,6 +41,7 @@ type Plan struct {
 	Options  Options
 	Models   []*Model // base first when there is one, then in order of appearance
 	Donor    *Model   // whose configuration and side files the output gets
+	Speller  *Model   `json:"-"` // whose tokenizer the output gets where it is none of Models: no tensor of it is opened; nil otherwise
 	Arch     *arch.Arch
 	Tasks    []*Task        // in ascending order of the inputs' names, the order of the peer's random sequence
 	Config   map[string]any // keys of config.json that the merge determines (dotted)
@@ -271,8 +272,12 @@ func (b *builder) chooseMethod() error {
 
 func (p *Plan) recipeDir() string { return filepath.Dir(p.Recipe.File) }
 
+func (b *builder) resolver() resolver {
+	return resolver{recipeDir: b.recipeDir(), fetch: b.Options.Fetch, openAdapter: b.Options.OpenAdapter, base: b.Recipe.Base, stage: b.Options.OpenStage}
+}
+
 func (b *builder) openModels() error {
-	res := resolver{recipeDir: b.recipeDir(), fetch: b.Options.Fetch, openAdapter: b.Options.OpenAdapter, base: b.Recipe.Base, stage: b.Options.OpenStage}
+	res := b.resolver()
 	for _, ref := range b.Recipe.References() {
 		m, err := res.open(ref)
 		if m != nil {

@@ -83,11 +83,20 @@ func (b *builder) vocabulary() error {
 		models = append(models, vocabulary.Model{Name: m.Name(), Dir: m.TokenizerDir(), Rows: rows})
 	}
 	if t.SourceRef != nil {
-		own, err := b.tokenizerOf(*t.SourceRef)
-		if err != nil {
-			return b.errorf(t.SourceRef.Pos, "%s", err)
+		ref := *t.SourceRef
+		own := b.model(ref)
+		if own == nil {
+			var err error
+			own, err = b.resolver().tokenizerOf(ref)
+			if e := (*FetchError)(nil); errors.As(err, &e) { // its cause decides what kind of failure it is
+				return fmt.Errorf("%s:%d:%d: %w", r.File, ref.Pos.Line, ref.Pos.Col, err)
+			}
+			if err != nil {
+				return b.errorf(ref.Pos, "%s", err)
+			}
+			b.Speller = own
 		}
-		o.Own = own
+		o.Own = &vocabulary.Model{Name: own.Name(), Dir: own.TokenizerDir()}
 	}
 	var err error
 	if b.Vocabulary, err = vocabulary.New(models, o); err != nil {
@@ -97,23 +106,45 @@ func (b *builder) vocabulary() error {
 	return nil
 }
 
-// tokenizerOf finds the tokenizer of a reference, which need not be one of the merged models.
-func (b *builder) tokenizerOf(ref recipe.ModelRef) (*vocabulary.Model, error) {
-	m := b.model(ref)
-	if m == nil {
-		r := resolver{recipeDir: b.recipeDir(), fetch: b.Options.Fetch}
-		m = &Model{Ref: ref}
+// tokenizerOf finds the tokenizer of a reference that is none of the merged models. Its weights are not looked at, and may be missing.
+func (r resolver) tokenizerOf(ref recipe.ModelRef) (*Model, error) {
+	m := &Model{Ref: ref}
+	if r.stage != nil {
 		var err error
+		if m.Stage, err = r.stage(ref.Path); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	switch s := m.Stage; {
+	case s == nil:
 		if m.Dir, err = r.find(ref, ref.Path, ref.Revision, "tokenizer"); err != nil {
 			return nil, err
 		}
-		if ref.LoraPath != "" {
-			if m.AdapterDir, err = r.find(ref, ref.LoraPath, ref.LoraRevision, "adapter"); err != nil {
-				return nil, err
-			}
+	case s.Made == nil:
+		m.Dir = s.Dir
+	default: // it has no tokenizer of its own, or this recipe would not be planned yet
+		m.Dir, m.AdapterDir = s.Made.Donor.Dir, s.Made.Donor.AdapterDir
+	}
+	if ref.LoraPath != "" {
+		if m.AdapterDir, err = r.find(ref, ref.LoraPath, ref.LoraRevision, "adapter"); err != nil {
+			return nil, err
 		}
 	}
-	return &vocabulary.Model{Name: m.Name(), Dir: m.TokenizerDir()}, nil
+	return m, nil
+}
+
+// OpenTokenizer finds the model of a reference for the sake of its tokenizer alone. Relative paths start in dir or in the working directory.
+func OpenTokenizer(ref recipe.ModelRef, dir string, o Options) (*Model, error) {
+	return resolver{recipeDir: dir, fetch: o.Fetch}.tokenizerOf(ref)
+}
+
+// Read lists the models that the output is made of: those whose tensors are merged, and one that gives its tokenizer alone.
+func (p *Plan) Read() []*Model {
+	if p.Speller == nil {
+		return p.Models
+	}
+	return append(slices.Clone(p.Models), p.Speller)
 }
 
 // widen gives the shape of a tensor with an axis of the vocabulary the output's rows.

@@ -50,7 +50,8 @@ type Options struct {
 type Input struct {
 	Model   string `json:"model"` // as the recipe writes it
 	Base    bool   `json:"base,omitempty"`
-	License string `json:"license,omitempty"` // as its model card states it; "": it states none
+	Speller bool   `json:"tokenizer_only,omitempty"` // the output has its tokenizer and none of its weights
+	License string `json:"license,omitempty"`        // as its model card states it; "": it states none
 	Files   []File `json:"files"`
 }
 

@@ -144,6 +144,14 @@ func (r *Recipe) TokenizerReferences() []ModelRef {
 	return l
 }
 
+// TokenizerModel returns the model whose tokenizer the output gets; nil where the recipe names none.
+func (r *Recipe) TokenizerModel() *ModelRef {
+	if r.Tokenizer != nil {
+		return r.Tokenizer.SourceRef
+	}
+	return r.TokenizerSourceRef
+}
+
 // refList is a set of references in the order in which they came; recipes name few models, so a list is searched.
 type refList []ModelRef
 
