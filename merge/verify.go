@@ -138,7 +138,7 @@ func (v *Verified) inputs(ctx context.Context, list []*recipe.Recipe, r *provena
 	}
 	v.Inputs = map[string][]provenance.Finding{}
 	for _, want := range r.Inputs {
-		i := slices.IndexFunc(from, func(m origin) bool { return m.ref.String() == want.Model })
+		i := slices.IndexFunc(from, func(m origin) bool { return m.ref.String() == want.Model && m.speller == want.Speller })
 		var list []provenance.Finding
 		for k, f := range want.Files {
 			finding := provenance.Finding{File: f.Name, State: provenance.Missing}
