@@ -312,7 +312,7 @@ func TestPage(t *testing.T) {
 	close(gate)
 	b.do("the end", sees("h1", "Done: out"), sees("td", "238 kB of 238 kB"), sees("th", "Peak memory"))
 	b.shoot("run")
-	other.do("the second page sees the end", navigate(q.origin+"/#/run"), sees("h1", "Done: out"))
+	other.do("the second page sees the end", navigate(q.base+"/#/run"), sees("h1", "Done: out"))
 	if saved, err := os.ReadFile(filepath.Join(q.dir, "ties.yml")); err != nil || string(saved) != want {
 		t.Errorf("the recipe that was run is not in its file: %v\n%s", err, saved)
 	}
@@ -322,7 +322,7 @@ func TestPage(t *testing.T) {
 	b.shoot("report")
 	b.do("the card", press("button", "Model card"), sees("pre", "merge_method: ties"), press("button", "Provenance"), sees("pre", `"merge_method"`))
 	b.unscathed()
-	other.do("the report in a tab of its own", navigate(q.origin+"/report/out/report.html"), sees("h1", "Merge: out"))
+	other.do("the report in a tab of its own", navigate(q.base+"/report/out/report.html"), sees("h1", "Merge: out"))
 	other.unscathed()
 	if q.end() {
 		t.Error("a run was interrupted, and none was under way")
@@ -337,33 +337,36 @@ func TestOtherSites(t *testing.T) {
 	b := newTab(t, browser)
 	b.do("opening the page", navigate(q.s.Launch()), sees("h1", "Files"))
 
-	// Another server on the loopback address is the nearest that a site can be: cookies do not tell ports apart.
-	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	// Another server on the loopback address is the nearest that a site can be: cookies do not tell ports apart, but paths.
+	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c := r.Header.Get("Cookie"); c != "" {
+			t.Errorf("a server on another port gets the cookie: %s", c)
+		}
 		w.Header().Set("Content-Type", "text/html")
-		fmt.Fprintf(w, `<form method="post" action="%s/api/run" enctype="text/plain"><input name='{"recipe":"ties.yml","output":"x","a":"' value='"}'></form><p>elsewhere</p>`, q.origin)
+		fmt.Fprintf(w, `<form method="post" action="%s/api/run" enctype="text/plain"><input name='{"recipe":"ties.yml","output":"x","a":"' value='"}'></form><p>elsewhere</p>`, q.base)
 	}))
 	defer evil.Close()
 	tried := func(code string) string {
 		t.Helper()
 		return value[string](b, `(async () => { try { const r = await (`+code+`); return r.type + " " + r.status + " " + (await r.text()); } catch (e) { return "failed"; } })()`)
 	}
-	if own := tried(`fetch("/api/session")`); !strings.Contains(own, "200") || !strings.Contains(own, filepath.Base(q.dir)) {
+	if own := tried(`fetch("api/session")`); !strings.Contains(own, "200") || !strings.Contains(own, filepath.Base(q.dir)) {
 		t.Fatalf("the page itself: %s", own)
 	}
 	b.do("another site", navigate(evil.URL), sees("p", "elsewhere"))
 	for _, code := range []string{
-		`fetch("` + q.origin + `/api/session", {credentials: "include"})`,
-		`fetch("` + q.origin + `/api/run", {method: "DELETE", credentials: "include"})`,
-		`fetch("` + q.origin + `/api/recipe", {method: "PUT", credentials: "include", headers: {"Content-Type": "application/json"}, body: "{}"})`,
+		`fetch("` + q.base + `/api/session", {credentials: "include"})`,
+		`fetch("` + q.base + `/api/run", {method: "DELETE", credentials: "include"})`,
+		`fetch("` + q.base + `/api/recipe", {method: "PUT", credentials: "include", headers: {"Content-Type": "application/json"}, body: "{}"})`,
 	} {
 		if said := tried(code); said != "failed" {
 			t.Errorf("%s from another site: %s", code, said)
 		}
 	}
-	if said := tried(`fetch("` + q.origin + `/api/session", {mode: "no-cors", credentials: "include"})`); said != "opaque 0 " && said != "failed" {
+	if said := tried(`fetch("` + q.base + `/api/session", {mode: "no-cors", credentials: "include"})`); said != "opaque 0 " && said != "failed" {
 		t.Errorf("no-cors: %s", said)
 	}
-	if n := value[string](b, `new Promise((done) => { const f = document.createElement("iframe"); f.onload = () => { try { done(f.contentDocument ? "empty" : "hidden"); } catch (e) { done("hidden"); } }; f.src = "`+q.origin+`/"; document.body.append(f); })`); n != "hidden" {
+	if n := value[string](b, `new Promise((done) => { const f = document.createElement("iframe"); f.onload = () => { try { done(f.contentDocument ? "empty" : "hidden"); } catch (e) { done("hidden"); } }; f.src = "`+q.base+`/"; document.body.append(f); })`); n != "hidden" {
 		t.Errorf("a frame: %s", n)
 	}
 	b.do("a form of another site", until(`(document.forms[0].submit(), true)`), sees("body", "refused: the request comes from another site"))

@@ -13,7 +13,7 @@
 //
 // A page from elsewhere that the same browser shows can send requests here, and a name of its own can be made to lead here (DNS rebinding).
 // So the guard lets a request pass only if it is addressed to a loopback name with this port, comes from the server's own page or from no
-// page at all, and brings a secret (guard.go). Paths cannot leave the folder, neither by .. nor through a symbolic link (folder.go). The page
+// page at all, and brings a secret, which is told to no other port (guard.go). Paths cannot leave the folder, neither by .. nor through a symbolic link (folder.go). The page
 // runs no script but the files of this package, by its Content-Security-Policy; what merges have written is shown in a frame without
 // scripts. Nothing is fetched from a network.
 package ui

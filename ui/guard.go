@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -21,6 +22,7 @@ type guard struct {
 	port   int
 	key    string // in the address that is printed; good for as long as the server runs
 	secret string // of the cookie
+	room   string // the directory of all addresses, which keeps the cookie from servers on other ports
 	next   http.Handler
 
 	mu       sync.Mutex
@@ -28,7 +30,7 @@ type guard struct {
 }
 
 func newGuard(port int, next http.Handler) *guard {
-	return &guard{port: port, key: newSecret(), secret: newSecret(), next: next, launches: map[string]time.Time{}}
+	return &guard{port: port, key: newSecret(), secret: newSecret(), room: "/" + newSecret() + "/", next: next, launches: map[string]time.Time{}}
 }
 
 // newSecret has 256 random bits.
@@ -72,7 +74,8 @@ func same(a, b string) bool {
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-// cookie is the name of the cookie. Cookies are shared by all ports of a host.
+// cookie is the name of the cookie. Browsers send cookies to all ports of a host, and another user of the machine may serve one of them. So the
+// cookie belongs to the room, whose name such a server does not know, and is sent nowhere else.
 func (g *guard) cookie() string { return "mergekit-" + strconv.Itoa(g.port) }
 
 // policy is the Content-Security-Policy of everything that is served: scripts and styles are files of the server, and what is shown in a
@@ -106,16 +109,16 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "this address is not good any more; take the one that 'mergekit ui' has printed last", http.StatusForbidden)
 			return
 		}
-		http.SetCookie(w, &http.Cookie{Name: g.cookie(), Value: g.secret, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
-		http.Redirect(w, r, "/", http.StatusSeeOther) // so that the key is neither in the address bar nor in the history
+		http.SetCookie(w, &http.Cookie{Name: g.cookie(), Value: g.secret, Path: g.room, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+		http.Redirect(w, r, g.room, http.StatusSeeOther) // so that the key is neither in the address bar nor in the history
 		return
 	}
 	c, err := r.Cookie(g.cookie())
-	if err != nil || !same(c.Value, g.secret) {
+	if err != nil || !same(c.Value, g.secret) || !strings.HasPrefix(r.URL.Path, g.room) {
 		http.Error(w, "open the address that 'mergekit ui' has printed", http.StatusUnauthorized)
 		return
 	}
-	g.next.ServeHTTP(w, r)
+	http.StripPrefix(strings.TrimSuffix(g.room, "/"), g.next).ServeHTTP(w, r)
 }
 
 // reads says whether a request changes nothing.

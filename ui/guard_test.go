@@ -55,7 +55,7 @@ func TestGuard(t *testing.T) {
 		{"put from nowhere", "PUT", own, map[string]string{"Sec-Fetch-Site": "none", "Origin": ours}, g.secret, 403},
 	}
 	for _, c := range cases {
-		r := httptest.NewRequest(c.method, "http://"+own+"/api/session", nil)
+		r := httptest.NewRequest(c.method, "http://"+own+g.room+"api/session", nil)
 		r.Host = c.host
 		for k, v := range c.header {
 			r.Header.Set(k, v)
@@ -90,13 +90,19 @@ func TestKeys(t *testing.T) {
 	}
 	for range 2 {
 		w := visit(g.key, "none")
-		if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/" {
+		if w.Code != http.StatusSeeOther || w.Header().Get("Location") != g.room {
 			t.Fatalf("the key: status %d to %q", w.Code, w.Header().Get("Location"))
 		}
 		c := w.Result().Cookies()[0]
-		if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != "/" || c.Value != g.secret || c.Domain != "" {
+		if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != g.room || c.Value != g.secret || c.Domain != "" {
 			t.Errorf("cookie %+v", c)
 		}
+	}
+	r := httptest.NewRequest("GET", "http://127.0.0.1:4711/api/session", nil)
+	r.AddCookie(&http.Cookie{Name: g.cookie(), Value: g.secret})
+	w := httptest.NewRecorder()
+	if g.ServeHTTP(w, r); w.Code != http.StatusUnauthorized {
+		t.Errorf("outside of the room: %d", w.Code)
 	}
 	once := g.launch()
 	if w := visit(once, "cross-site"); w.Code != http.StatusForbidden {

@@ -42,6 +42,7 @@ type session struct {
 	dir    string
 	client *http.Client
 	origin string
+	base   string // of the addresses behind the guard
 	end    func() bool
 }
 
@@ -82,6 +83,7 @@ func newSession(t *testing.T, change ...func(o *Options)) *session {
 	}()
 	jar, _ := cookiejar.New(nil)
 	q := &session{t: t, s: s, dir: dir, client: &http.Client{Jar: jar}, origin: fmt.Sprintf("http://127.0.0.1:%d", s.guard.port)}
+	q.base = q.origin + strings.TrimSuffix(s.guard.room, "/")
 	over := false
 	q.end = func() bool {
 		over = true
@@ -116,7 +118,7 @@ func (q *session) ask(method, path string, send, v any) (status int, text string
 		}
 		in = bytes.NewReader(b)
 	}
-	r, err := http.NewRequest(method, q.origin+path, in)
+	r, err := http.NewRequest(method, q.base+path, in)
 	if err != nil {
 		q.t.Fatal(err)
 	}
@@ -153,7 +155,7 @@ func (q *session) events(path string, f func(name, data string) bool) {
 	q.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	r, _ := http.NewRequestWithContext(ctx, "GET", q.origin+path, nil)
+	r, _ := http.NewRequestWithContext(ctx, "GET", q.base+path, nil)
 	answer, err := q.client.Do(r)
 	if err != nil {
 		q.t.Fatal(err)
@@ -424,7 +426,7 @@ func TestRun(t *testing.T) {
 	if !v.Exists || v.Partial || len(v.Reports) != 1 || v.Reports[0].Path != "out/report.html" || v.Recipe != recipeText || !strings.Contains(v.Card, "ties") || len(v.Provenance) == 0 {
 		t.Errorf("%+v", v)
 	}
-	answer, err := q.client.Get(q.origin + "/report/out/report.html")
+	answer, err := q.client.Get(q.base + "/report/out/report.html")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -434,7 +436,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("the report: %d, %v", answer.StatusCode, answer.Header)
 	}
 	for _, p := range []string{"ties.yml", "models/base/config.json", "..%2f..%2fetc%2fpasswd"} {
-		if answer, err := q.client.Get(q.origin + "/report/" + p); err != nil || answer.StatusCode == 200 {
+		if answer, err := q.client.Get(q.base + "/report/" + p); err != nil || answer.StatusCode == 200 {
 			t.Errorf("%s is served as a report", p)
 		}
 	}
@@ -535,7 +537,7 @@ func TestStop(t *testing.T) {
 // TestClosedPage sees that reading a tensor ends when nobody waits for it any more.
 func TestClosedPage(t *testing.T) {
 	q := newSession(t)
-	u := q.origin + "/api/compare?" + url.Values{"a": {"models/base"}, "b": {"models/ft1"}}.Encode()
+	u := q.base + "/api/compare?" + url.Values{"a": {"models/base"}, "b": {"models/ft1"}}.Encode()
 	ctx, cancel := context.WithCancel(context.Background())
 	r, _ := http.NewRequestWithContext(ctx, "GET", u, nil)
 	cancel()

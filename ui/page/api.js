@@ -61,7 +61,7 @@ export function watch(seen, lost) {
   const open = () => {
     clearTimeout(timer);
     if (source && source.readyState !== EventSource.CLOSED) return;
-    source = new EventSource("/api/run");
+    source = new EventSource("api/run");
     source.addEventListener("run", (e) => seen(JSON.parse(e.data)));
     source.onerror = lost; // it tries again by itself, unless it was refused
   };

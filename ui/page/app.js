@@ -20,7 +20,7 @@ function App() {
   const [at, setAt] = useState(address());
   const [run, setRun] = useState({ state: "none", warnings: [] });
   const [lost, setLost] = useState(false);
-  const session = useGet("/api/session");
+  const session = useGet("api/session");
   const main = useRef();
   const last = useRef({}); // where each part was left
 

@@ -4,7 +4,7 @@ import { base, bytes, count, elements, figure, grouped, link, shape, useGet } fr
 import { Failure, Head, Pairs, sorted, Waiting } from "./parts.js";
 
 export function Checkpoint({ params }) {
-  const { value, error } = useGet("/api/checkpoint", { path: params.path || "." });
+  const { value, error } = useGet("api/checkpoint", { path: params.path || "." });
   if (error) return html`<h1>${base(params.path || "")}</h1><${Failure} error=${error} />`;
   if (!value) return html`<h1>${base(params.path || "")}</h1><${Waiting} what="Reading headers" />`;
   return html`
@@ -62,7 +62,7 @@ function Tensors({ value }) {
 }
 
 function Values({ path, name }) {
-  const { value: s, error } = useGet("/api/statistics", { path, tensor: name });
+  const { value: s, error } = useGet("api/statistics", { path, tensor: name });
   if (error) return html`<${Failure} error=${error} />`;
   if (!s) return html`<${Waiting} what="Reading the tensor" />`;
   if (!s.float) return html`<p>A tensor of ${s.dtype} has no statistics.</p>`;

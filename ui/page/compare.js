@@ -4,7 +4,7 @@ import { bytes, figure, grouped, link, useGet, work } from "./api.js";
 import { Bar, Failure, Head, sorted } from "./parts.js";
 
 export function Compare({ params }) {
-  const { value: models, error } = useGet("/api/models");
+  const { value: models, error } = useGet("api/models");
   const [a, setA] = useState(params.a || "");
   const [b, setB] = useState(params.b || "");
   const go = (e) => {
@@ -25,7 +25,7 @@ export function Compare({ params }) {
 
 function Comparison({ a, b }) {
   const [state, setState] = useState({ done: 0, total: 0 });
-  useEffect(() => work("/api/compare", { a, b }, {
+  useEffect(() => work("api/compare", { a, b }, {
     progress: (p) => setState(p), done: (value) => setState({ value }), failed: (error) => setState({ error }),
   }), [a, b]);
   if (state.error) return html`<${Failure} error=${state.error} />`;

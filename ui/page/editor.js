@@ -50,7 +50,7 @@ export function Editor({ text, path, problems, change, save, jump }) {
       const stop = (ask.current.stop = new AbortController());
       let found;
       try {
-        found = await post("/api/complete", { path, before, after }, stop.signal);
+        found = await post("api/complete", { path, before, after }, stop.signal);
       } catch {
         return; // the check says what is wrong
       }

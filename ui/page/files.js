@@ -13,7 +13,7 @@ const target = {
 
 export function Files({ params }) {
   const path = params.path || ".";
-  const { value, error } = useGet("/api/browse", { path });
+  const { value, error } = useGet("api/browse", { path });
   const steps = path === "." ? [] : path.split("/");
   return html`
     <h1>Files</h1>

@@ -21,7 +21,7 @@ export function Recipe({ params, run }) {
 
 function Existing({ path, run }) {
   const known = drafts.get(path);
-  const { value, error } = useGet("/api/recipe", known ? null : { path });
+  const { value, error } = useGet("api/recipe", known ? null : { path });
   if (error) return html`<h1>${path}</h1><${Failure} error=${error} />`;
   if (!known && !value) return html`<h1>${path}</h1><${Waiting} />`;
   return html`<${Work} path=${path} dir=${parent(path) || "."} loaded=${value} run=${run} />`;
@@ -47,7 +47,7 @@ function Work({ path, dir, loaded, run }) {
   useEffect(() => {
     const stop = new AbortController();
     const timer = setTimeout(() => {
-      post("/api/check", { path: name, text: draft.text }, stop.signal).then(
+      post("api/check", { path: name, text: draft.text }, stop.signal).then(
         (c) => setChecked({ ...c, text: draft.text }),
         (e) => e.name === "AbortError" || setChecked({ problems: [{ line: 0, severity: "error", message: e.message }], plans: [], text: draft.text }),
       );
@@ -59,7 +59,7 @@ function Work({ path, dir, loaded, run }) {
   const save = async () => {
     try {
       const text = drafts.get(key).text;
-      const done = await put("/api/recipe", { path: name, text, was: path === name ? drafts.get(key).digest : "" });
+      const done = await put("api/recipe", { path: name, text, was: path === name ? drafts.get(key).digest : "" });
       setError(null);
       setNote(`Saved ${done.path}.`);
       if (done.path !== path) {
@@ -136,7 +136,7 @@ function RunForm({ id, dir, save, draft, dirty, name, problems, run, fail }) {
   useEffect(() => {
     outputs.set(id, out);
     const stop = new AbortController();
-    const timer = setTimeout(() => get("/api/output", { path: out }, stop.signal).then(setThere, () => setThere({})), 200);
+    const timer = setTimeout(() => get("api/output", { path: out }, stop.signal).then(setThere, () => setThere({})), 200);
     return () => { clearTimeout(timer); stop.abort(); };
   }, [out, run.state]);
   const go = async (e) => {
@@ -145,7 +145,7 @@ function RunForm({ id, dir, save, draft, dirty, name, problems, run, fail }) {
     const saved = dirty ? await save() : { path: name, digest: draft.digest };
     if (!saved) return;
     try {
-      await post("/api/run", { recipe: saved.path, digest: saved.digest, output: out, replace, resume, report });
+      await post("api/run", { recipe: saved.path, digest: saved.digest, output: out, replace, resume, report });
       location.hash = link("run");
     } catch (error) {
       fail(error);
@@ -170,7 +170,7 @@ let methods; // asked for once
 
 function Method({ text }) {
   const [list, setList] = useState([]);
-  useEffect(() => { (methods ||= get("/api/methods")).then(setList, () => { methods = null; }); }, []);
+  useEffect(() => { (methods ||= get("api/methods")).then(setList, () => { methods = null; }); }, []);
   const found = /^\s*merge_method\s*:\s*["']?(\w+)/m.exec(text);
   const m = found && list.find((m) => m.name === found[1]);
   if (!m) return null;

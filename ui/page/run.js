@@ -23,11 +23,11 @@ export function Run({ run }) {
 // Progress shows a run. It belongs to the program: closing the page does not end it.
 export function Progress({ run }) {
   const [error, setError] = useState(null);
-  const stop = () => remove("/api/run").then(() => setError(null), setError);
+  const stop = () => remove("api/run").then(() => setError(null), setError);
   const resume = async () => {
     try {
-      const recipe = await get("/api/recipe", { path: run.recipe });
-      await post("/api/run", { recipe: run.recipe, digest: recipe.digest, output: run.output, replace: false, resume: true, report: false });
+      const recipe = await get("api/recipe", { path: run.recipe });
+      await post("api/run", { recipe: run.recipe, digest: recipe.digest, output: run.output, replace: false, resume: true, report: false });
       setError(null);
     } catch (e) {
       setError(e);
