@@ -1,8 +1,8 @@
 package hub
 
 import (
+	"crypto/rand"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -33,8 +33,7 @@ func (c cached) lock(etag string) string {
 	return filepath.Join(c.root, ".locks", filepath.Base(c.dir), etag+".lock")
 }
 
-// commit returns what a revision was when it was last asked for; a commit stands for itself, and so does the beginning of one
-// whose snapshot is here.
+// commit returns what a revision was when it was last asked for; a commit whose snapshot is here stands for itself.
 func (c cached) commit(revision string) (string, bool) {
 	if !plainPath(revision) {
 		return "", false
@@ -97,8 +96,25 @@ func filesOf(dir string) ([]File, error) {
 	return out, err
 }
 
-// lacking lists the files that a merge needs and a snapshot directory lacks: shards that its index names. What it lacks beside, nobody
-// knows without asking the hub.
+// brokenLinks lists the links below a directory that lead to nothing, as they do after blobs were removed by hand. Their size is -1.
+func brokenLinks(dir string) ([]File, error) {
+	var out []File
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.Type()&fs.ModeSymlink == 0 {
+			return err
+		}
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		rel, err := filepath.Rel(dir, path)
+		out = append(out, File{Path: filepath.ToSlash(rel), Size: -1})
+		return err
+	})
+	return out, err
+}
+
+// lacking lists the files that a merge needs and a snapshot directory lacks: shards that its index names, and what broken links were for.
+// What it lacks beside, nobody knows without asking the hub.
 func lacking(dir string) ([]string, error) {
 	st, err := os.Stat(dir)
 	if err != nil || !st.IsDir() {
@@ -107,6 +123,31 @@ func lacking(dir string) ([]string, error) {
 	have, err := filesOf(dir)
 	if err != nil {
 		return nil, err
+	}
+	cut, err := brokenLinks(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(cut) > 0 {
+		var needed []string
+		chosen, err := choose(append(cut, have...), true, func(f File) ([]byte, error) {
+			return os.ReadFile(filepath.Join(dir, filepath.FromSlash(f.Path)))
+		})
+		var gone *fs.PathError
+		switch {
+		case errors.As(err, &gone) && errors.Is(err, fs.ErrNotExist): // the index or the configuration itself
+			rel, relErr := filepath.Rel(dir, gone.Path)
+			return []string{filepath.ToSlash(rel)}, relErr
+		case err == nil:
+			for _, f := range chosen {
+				if f.Size < 0 {
+					needed = append(needed, f.Path)
+				}
+			}
+		}
+		if len(needed) > 0 {
+			return needed, nil
+		}
 	}
 	_, err = choose(have, true, func(f File) ([]byte, error) {
 		return os.ReadFile(filepath.Join(dir, filepath.FromSlash(f.Path)))
@@ -137,11 +178,11 @@ func (c cached) link(path, etag string) error {
 	if err != nil {
 		return err
 	}
-	temporary := fmt.Sprintf("%s.%d.link", path, os.Getpid())
-	_ = os.Remove(temporary)
+	temporary := path + "." + rand.Text() + ".link" // processes of two machines that share a cache may have one number
 	if err := os.Symlink(target, temporary); err != nil {
 		if err := os.Link(blob, temporary); err != nil {
 			if err := copyFile(temporary, blob); err != nil {
+				_ = os.Remove(temporary)
 				return err
 			}
 		}
@@ -159,7 +200,7 @@ func writeFile(path string, data []byte) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.tmp")
+	f, err := os.OpenFile(filepath.Join(dir, "."+rand.Text()+".tmp"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return err
 	}
@@ -167,7 +208,7 @@ func writeFile(path string, data []byte) error {
 	if _, err = f.Write(data); err == nil {
 		err = f.Sync()
 	}
-	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), path)

@@ -130,10 +130,10 @@ func openPart(blob, etag string, size, segment int64) (p *partFile, err error) {
 		flags |= os.O_TRUNC
 		have = make([]int64, segmentCount(size, segment))
 	}
-	if p.record, err = os.OpenFile(p.recordPath, flags, 0o644); err != nil {
+	if p.record, err = os.OpenFile(p.recordPath, flags, 0o666); err != nil {
 		return nil, err
 	}
-	if p.data, err = os.OpenFile(p.path, flags, 0o644); err != nil {
+	if p.data, err = os.OpenFile(p.path, flags, 0o666); err != nil {
 		return nil, err
 	}
 	head := recordHead(etag, size, p.segment)

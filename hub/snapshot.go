@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -167,14 +168,15 @@ func (c *Client) bringTo(ctx context.Context, pl *place, want Want) (*Snapshot, 
 		}
 	}
 	if plainWant {
-		if err := writeFile(repo.mark(l.Commit, n.Sub), nil); err != nil {
-			return nil, c.explainDisk(err, repo.blob("mark"), n, File{})
-		}
+		repo.setMark(l.Commit, n.Sub, chosen)
 	}
-	return s, repo.setRef(n.revision(), l.Commit)
+	if err := repo.setRef(n.revision(), l.Commit); err != nil {
+		return nil, c.explainDisk(err, repo.blob("ref"), n, File{})
+	}
+	return s, nil
 }
 
-// mark is a file that says that all of a commit that a merge needs is here.
+// mark is a file that lists what a merge needs of a commit, all of which was here once.
 func (c cached) mark(commit, sub string) string {
 	name := commit
 	if sub != "" {
@@ -183,16 +185,50 @@ func (c cached) mark(commit, sub string) string {
 	return filepath.Join(c.dir, "mergekit", name)
 }
 
+// setMark writes a mark. It spares a question to the hub and no more, so that a cache that cannot be written to does without.
+func (c cached) setMark(commit, sub string, files []File) {
+	var b bytes.Buffer
+	for _, f := range files {
+		fmt.Fprintf(&b, "%d %s\n", f.Size, f.Path)
+	}
+	path := c.mark(commit, sub)
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, b.Bytes()) {
+		return
+	}
+	_ = writeFile(path, b.Bytes())
+}
+
+// marked tells whether all files of a mark are here still: somebody may have removed blobs to win room.
+func (c cached) marked(commit, sub string) bool {
+	path := c.mark(commit, sub)
+	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() || st.Size() > maxSide {
+		return false
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+	for _, line := range lines {
+		size, name, ok := strings.Cut(line, " ")
+		if !ok || !plainPath(name) {
+			return false
+		}
+		st, err := os.Stat(filepath.Join(c.snapshot(commit), filepath.FromSlash(name)))
+		if err != nil || fmt.Sprint(st.Size()) != size {
+			return false
+		}
+	}
+	return true
+}
+
 // complete returns the snapshot of a commit all of whose files are known to be here: a commit does not change, so nobody needs to
 // be asked.
 func (pl *place) complete() (*Snapshot, bool) {
 	n := pl.name
 	for _, repo := range pl.caches {
 		dir := filepath.Join(repo.snapshot(n.Revision), filepath.FromSlash(n.Sub))
-		if _, err := os.Stat(repo.mark(n.Revision, n.Sub)); err != nil {
-			continue
-		}
-		if missing, err := lacking(dir); err == nil && len(missing) == 0 {
+		if repo.marked(n.Revision, n.Sub) {
 			return &Snapshot{Name: n.Written, Dir: dir, Commit: n.Revision}, true
 		}
 	}
@@ -338,7 +374,7 @@ func (c *Client) bring(ctx context.Context, pl *place, s *Snapshot, want Want, s
 	if err := c.checkCached(ctx, repo, n, s.Files, want); err != nil {
 		return err
 	}
-	var todo []File
+	var missing []File
 	seen := map[string]bool{}
 	for _, f := range s.Files {
 		s.Bytes += f.Size
@@ -346,10 +382,10 @@ func (c *Client) bring(ctx context.Context, pl *place, s *Snapshot, want Want, s
 			continue
 		}
 		seen[f.Etag] = true
-		todo = append(todo, f)
+		missing = append(missing, f)
 		s.Fetched += f.Size - partReceived(repo.blob(f.Etag), f.Etag, f.Size)
 	}
-	if len(todo) == 0 {
+	if len(missing) == 0 {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Join(repo.dir, "blobs"), 0o777); err != nil {
@@ -364,7 +400,7 @@ func (c *Client) bring(ctx context.Context, pl *place, s *Snapshot, want Want, s
 	if c.s.Finished != nil {
 		defer c.s.Finished()
 	}
-	return c.each(ctx, todo, func(ctx context.Context, f File) error {
+	return c.each(ctx, missing, func(ctx context.Context, f File) error {
 		return c.fetch(ctx, pl, s.Commit, f, slots, c.moved)
 	})
 }

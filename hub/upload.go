@@ -74,15 +74,15 @@ func (c *Client) uploadLarge(ctx context.Context, n Name, files []*local) (int64
 	if err != nil {
 		return 0, err
 	}
-	var todo []File
+	var wanted []File
 	total := int64(0)
 	for _, f := range large {
 		if objects[f.Etag].Actions.Upload != nil {
-			todo = append(todo, f)
+			wanted = append(wanted, f)
 			total += f.Size
 		}
 	}
-	if len(todo) == 0 {
+	if len(wanted) == 0 {
 		return 0, nil
 	}
 	if c.s.Started != nil {
@@ -93,7 +93,7 @@ func (c *Client) uploadLarge(ctx context.Context, n Name, files []*local) (int64
 	}
 	// Parts of one file share the connections with other files.
 	slots := make(chan struct{}, c.s.Connections)
-	err = c.each(ctx, todo, func(ctx context.Context, f File) error {
+	err = c.each(ctx, wanted, func(ctx context.Context, f File) error {
 		u := &upload{c: c, repo: n.Written, file: byHash[f.Etag], slots: slots}
 		return u.run(ctx, n, objects[f.Etag])
 	})
