@@ -4,13 +4,13 @@ SIMD    ?= $(if $(filter amd64,$(shell $(GO) env GOARCH)),simd)
 export GOEXPERIMENT := $(SIMD)
 
 # The names of Python mergekit's commands: cmd/mergekit/peers.go.
-PEERS = yaml multi extract-lora moe tokensurgeon layershuffle pytorch
+PEERS = mergekit-yaml mergekit-multi mergekit-extract-lora mergekit-moe mergekit-tokensurgeon mergekit-layershuffle mergekit-pytorch mergekit-legacy bakllama
 
 .PHONY: build test lint bench fuzz clean
 
 build:
 	$(GO) build -trimpath $(if $(VERSION),-ldflags "-X main.version=$(VERSION)") -o bin/mergekit ./cmd/mergekit
-	for name in $(PEERS); do ln -sf mergekit bin/mergekit-$$name; done
+	for name in $(PEERS); do ln -sf mergekit bin/$$name; done
 
 test:
 	$(GO) vet ./...

@@ -81,6 +81,8 @@ func (w *Writer) explain(doing string, err error) error {
 		e.msg = fmt.Sprintf("%s: %s: %s; choose a directory on a disk that can be written", w.target.where(), doing, cause(err))
 	case errors.Is(err, fs.ErrPermission):
 		e.msg = fmt.Sprintf("%s: %s: %s; choose a directory that you may write in", w.target.where(), doing, cause(err))
+	case errors.Is(err, syscall.ENOTDIR):
+		e.msg = fmt.Sprintf("%s: %s: %s; choose a directory whose parents are directories", w.target.where(), doing, cause(err))
 	default:
 		e.msg = fmt.Sprintf("%s: %s: %s; check the disk", w.target.where(), doing, cause(err))
 	}

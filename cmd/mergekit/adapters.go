@@ -22,16 +22,9 @@ DoRA are understood, with patterns of ranks, whole modules, biases and single tr
 
 EXIT STATUS
   0 done, 1 failed, 2 bad input or command line, 130 interrupted`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("%s: unknown verb %q; there are inspect, fuse, combine, extract and convert", cmd.CommandPath(), args[0])}
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newAdaptersInspectCommand(), newFuseCommand(), newAdaptersCombineCommand(), newAdaptersExtractCommand(), newAdaptersConvertCommand())
-	return cmd
+	return gathers(cmd)
 }
 
 func newAdaptersInspectCommand() *cobra.Command {

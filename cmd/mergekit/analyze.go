@@ -22,16 +22,9 @@ func newAnalyzeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "analyze",
 		Short: "Explain how two models lie to each other",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("%s: unknown verb %q; there are lmc and ancestry", cmd.CommandPath(), args[0])}
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newAnalyzeLMCCommand(), newAncestryCommand())
-	return cmd
+	return gathers(cmd)
 }
 
 // analyzeOptions are the flags of the analyze verbs.

@@ -65,6 +65,9 @@ func runAdaptersExtract(cmd *cobra.Command, o *extractOptions) error {
 	if err := required(cmd, "base", "tuned", "out", "rank"); err != nil {
 		return err
 	}
+	if o.Iterations < 0 {
+		return usageError{fmt.Errorf("--iterations %d: give a positive number, or 0 for 4", o.Iterations)}
+	}
 	var err error
 	if o.maxMemory != "" {
 		if o.MaxMemory, err = parseSize("--max-memory", o.maxMemory); err != nil {
@@ -86,6 +89,9 @@ func extract(cmd *cobra.Command, o *extractOptions, more map[string][]byte) erro
 		return err
 	}
 	if save.DType, err = adapterDType(o.dtype, o.tuned); err != nil {
+		return err
+	}
+	if err := tensors.CheckOutput(o.out, o.force, false); err != nil { // before hours of work, not after
 		return err
 	}
 	var bar *progress.Progress

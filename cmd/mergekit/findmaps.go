@@ -25,7 +25,7 @@ type findOptions struct {
 // register adds the flags. several says that more than one method may be given.
 func (o *findOptions) register(cmd *cobra.Command, several bool) {
 	f := cmd.Flags()
-	text := "align first, in memory: weight, activation, dual, ste or learned"
+	text := "align first, in memory: weight (also where none is named), activation, dual, ste or learned"
 	if several {
 		text += " (may be given several times)"
 	}

@@ -100,12 +100,14 @@ func runLayershuffle(cmd *cobra.Command, args []string, s *shuffleFlags, seed ui
 	if err != nil {
 		return err
 	}
-	if s.print {
+	if s.print && jsonWanted(cmd) {
+		writeJSON(os.Stdout, map[string]any{"event": "recipe", "text": string(text)})
+	} else if s.print {
 		fmt.Print(string(text))
 	}
 	if s.file != "" {
 		if err := os.WriteFile(s.file, text, 0o666); err != nil {
-			return err
+			return usageError{fmt.Errorf("--write-yaml: %w; choose a file in a folder that exists and that you may write in", err)}
 		}
 	}
 	if s.dryRun {

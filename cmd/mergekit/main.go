@@ -68,18 +68,13 @@ func run(ctx context.Context, args []string) int {
 		return status
 	}
 	if !errors.Is(err, errQuiet) {
-		printError(cmd, err, status)
+		printError(jsonWanted(cmd) || jsonAsked(args), err, status)
 	}
 	return status
 }
 
 // errQuiet ends the program with status 1 without a message: the output has said it all.
 var errQuiet = errors.New("")
-
-// usageError marks a command line that cannot be understood.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
 
 // statusOf maps an error to an exit status.
 func statusOf(ctx context.Context, err error) int {
@@ -107,7 +102,7 @@ func statusOf(ctx context.Context, err error) int {
 		return exitBadInput
 	case errors.As(err, &bad), errors.As(err, &syntax), errors.As(err, &format), errors.As(err, &values), errors.As(err, &value), errors.As(err, &usage):
 		return exitBadInput
-	case badModel(err), badTraining(err), badAlignment(err), badSurgery(err):
+	case badModel(err), badTraining(err), badAlignment(err), badSurgery(err), badPath(err):
 		return exitBadInput
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"), strings.HasPrefix(err.Error(), "unknown shorthand"):
 		return exitBadInput
@@ -152,8 +147,8 @@ func badAlignment(err error) bool {
 	return errors.As(err, &spec) || errors.As(err, &maps)
 }
 
-func printError(cmd *cobra.Command, err error, status int) {
-	if jsonWanted(cmd) {
+func printError(asJSON bool, err error, status int) {
+	if asJSON {
 		writeJSON(os.Stdout, map[string]any{"event": "error", "message": err.Error(), "status": status})
 		return
 	}
@@ -173,7 +168,7 @@ EXIT STATUS
 	root.PersistentFlags().Bool("quiet", false, "no progress and no summary; errors and warnings only")
 	root.PersistentFlags().Bool("json", false, "machine-readable output: one JSON object per line")
 	registerHub(root)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newDownloadCommand(), newPushCommand())
 	root.AddCommand(newMergeCommand(), newPlanCommand(), newInspectCommand(), newDiffCommand(), newMethodsCommand(),
 		newConvertCommand(), newConvertConfigCommand(), newTokenizeCommand(), newBackendsCommand(), newVersionCommand(),
@@ -187,15 +182,11 @@ EXIT STATUS
 	root.AddCommand(newPreviewCommand(), newMoECommand())
 	root.AddCommand(newBarrierCommand(), newAnalyzeCommand())
 	root.AddCommand(newUICommand())
-	return root
-}
-
-// exactly is cobra.ExactArgs with an error that maps to the status for bad command lines.
-func exactly(n int, what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usageError{fmt.Errorf("%s takes %s; got %d arguments", cmd.CommandPath(), what, len(args))}
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			gathers(c)
 		}
-		return nil
 	}
+	return root
 }

@@ -16,7 +16,12 @@ func newMethodsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "methods [NAME]",
 		Short: "Document the merge methods: parameters, formula, paper",
-		Args:  cobra.MaximumNArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return wrongCount(cmd, "one method at most", args)
+			}
+			return nil
+		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return method.Names(), cobra.ShellCompDirectiveNoFileComp
 		},

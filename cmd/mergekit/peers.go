@@ -18,6 +18,8 @@ func peerCommands() map[string]func() *cobra.Command {
 		"mergekit-tokensurgeon": newPeerTokensurgeonCommand,
 		"mergekit-layershuffle": newPeerLayershuffleCommand,
 		"mergekit-pytorch":      newPyTorchCommand,
+		"mergekit-legacy":       newLegacyCommand,
+		"bakllama":              newBakllamaCommand,
 	}
 }
 
@@ -40,6 +42,10 @@ func arguments(args []string) []string {
 		if name, ok := long[a]; ok {
 			a = name
 		}
+		// --align with no method behind it: its value must not be the next flag. pflag's NoOptDefVal would take "--align weight" apart.
+		if a == "--align" && (i+2 == len(args) || strings.HasPrefix(args[i+2], "-")) {
+			a += "=weight"
+		}
 		out = append(out, a)
 	}
 	return out
@@ -49,7 +55,7 @@ func arguments(args []string) []string {
 func rootFor(program string) *cobra.Command {
 	if make, ok := peerCommands()[programName(program)]; ok {
 		cmd := make()
-		cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+		cmd.SetFlagErrorFunc(flagError)
 		return cmd
 	}
 	return newRootCommand()

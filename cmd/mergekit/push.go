@@ -57,6 +57,9 @@ func runPush(cmd *cobra.Command, dir, to string, o hub.PushOptions, s hub.Settin
 	case err != nil:
 		return err
 	}
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return usageError{fmt.Errorf("%s: is no directory; name the one that holds what is to be pushed", dir)}
+	}
 	c, err := hub.New(s)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,14 @@ func jsonWanted(cmd *cobra.Command) bool {
 	}
 	v, err := cmd.Flags().GetBool("json")
 	return err == nil && v
+}
+
+// jsonAsked reports whether a command line asks for --json, also one that cannot be parsed.
+func jsonAsked(args []string) bool {
+	if end := slices.Index(args, "--"); end >= 0 {
+		args = args[:end]
+	}
+	return slices.Contains(args, "--json")
 }
 
 func quietWanted(cmd *cobra.Command) bool {

@@ -28,14 +28,14 @@ EXIT STATUS
   0 done, 1 failed, 2 bad input, 130 interrupted`,
 	}
 	cmd.AddCommand(newSparseInspectCommand(), newSparseComposeCommand(), newSparseSubtractCommand(), newSparseApplyCommand(), newSparseExtractCommand(), newSparseConvertCommand())
-	return cmd
+	return gathers(cmd)
 }
 
 // severalFiles wants one argument at least.
 func severalFiles(least int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least {
-			return usageError{fmt.Errorf("%s takes %s; got %d arguments", cmd.CommandPath(), what, len(args))}
+			return wrongCount(cmd, what, args)
 		}
 		return nil
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"syscall"
 	"testing"
 
 	"github.com/mergekit/mergekit/arch"
@@ -40,6 +42,10 @@ func TestStatusOf(t *testing.T) {
 		{&model.MemoryError{Err: errors.New("RESOURCE_EXHAUSTED")}, exitMemory},
 		{usageError{errors.New("unknown")}, exitBadInput},
 		{errors.New("disk"), exitFailed},
+		{&fs.PathError{Op: "open", Path: "x", Err: syscall.ENOTDIR}, exitBadInput},
+		{&fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES}, exitBadInput},
+		{&fs.PathError{Op: "write", Path: "x", Err: syscall.EIO}, exitFailed},
+		{&fs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, exitFailed},
 	} {
 		for _, err := range []error{c.err, fmt.Errorf("rows.jsonl:3: %w", c.err)} {
 			if got := statusOf(context.Background(), err); got != c.want {

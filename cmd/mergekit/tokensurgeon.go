@@ -106,6 +106,12 @@ func newPeerTokensurgeonCommand() *cobra.Command {
 }
 
 func runTokensurgeon(cmd *cobra.Command, args []string, o *tokensurgeonOptions) error {
+	if o.K < 1 {
+		return usageError{fmt.Errorf("--k %d: give a positive number of shared tokens", o.K)}
+	}
+	if o.Batch < -1 || o.Batch == 0 {
+		return usageError{fmt.Errorf("--batch-size %d: give a positive number, or -1 for 4096", o.Batch)}
+	}
 	so := o.Options
 	if so.Threads < 0 {
 		return usageError{fmt.Errorf("--threads %d: give a positive number, or 0 for all cores", so.Threads)}

@@ -68,7 +68,7 @@ func (o *yamlFlags) register(cmd *cobra.Command) {
 	f.Int64Var(&o.seed, "random-seed", -1, "seed of Python mergekit's random sequence")
 	f.CountVarP(&o.verbose, "verbose", "v", "accepted")
 	registerHub(cmd)
-	f.Bool("quiet", false, "no progress and no summary")
+	bothFlags(cmd, new(bool), "quiet", false, "no progress and no summary")
 	f.Bool("json", false, "machine-readable output")
 	f.StringVar(&o.backend, "backend", "", "where graphs run (beyond Python's tool): auto, go, xla:cpu, xla:cuda or a plugin's path")
 	f.BoolVar(&o.force, "force", false, "replace the output directory even if it holds no earlier merge (beyond Python's tool)")
@@ -120,6 +120,9 @@ func (o *yamlFlags) merging(cmd *cobra.Command) (mo merge.Options, choice string
 	}
 	if o.seed >= 0 {
 		po.RNG, po.Seed = method.Peer, uint64(o.seed)
+	}
+	if o.threads < 0 {
+		return mo, "", usageError{fmt.Errorf("--num-threads %d: give a positive number, or 0 for all cores", o.threads)}
 	}
 	shard, err := yamlShardSize(o.shard)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"syscall"
 )
 
 // The files of an adapter.
@@ -106,7 +107,7 @@ const (
 func ReadConfig(dir string) (*Config, []string, error) {
 	file := filepath.Join(dir, ConfigName)
 	f, err := os.Open(file)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, nil, &Error{File: dir, Msg: "is no adapter: it has no " + ConfigName, Hint: "name the directory that holds " + ConfigName + " and " + WeightsName, Err: err}
 	}
 	if err != nil {
