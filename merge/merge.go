@@ -346,6 +346,9 @@ func (j *job) commit(ctx context.Context, report *repair.Report, fill func(w *te
 	w, err := tensors.Create(j.out, j.p.Outputs(), j.partial(tensors.WriteOptions{
 		ShardBytes: j.o.ShardBytes, Stem: j.o.component, Force: j.o.Force, Resume: j.o.Resume, Fingerprint: fingerprint(j.p, j.maps, j.o) + j.chosen,
 	}))
+	if errors.Is(err, tensors.ErrJoined) && j.o.survey == nil {
+		return j.joinedBefore()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -81,6 +81,13 @@ func (j *job) partDone(s *Summary, w *tensors.Writer) (*Summary, error) {
 	return s, errors.Join(w.Commit(), w.Close())
 }
 
+// joinedBefore ends a join that was killed when its output had appeared.
+func (j *job) joinedBefore() (*Summary, error) {
+	s := &Summary{Method: j.p.Method.Name, Backend: j.o.Backend.Description(), Tensors: len(j.p.Outputs()), Elements: j.p.Elements()}
+	s.Notes = append(s.Notes, "it had been joined before, and what was left of the parts is removed")
+	return s, j.joined()
+}
+
 // joined removes the parts of an output that has appeared.
 func (j *job) joined() error {
 	if j.o.Join == 0 {

@@ -283,12 +283,16 @@ func (w *Writer) adopt() error {
 	t, n := w.target, w.options.Join.Parts
 	var first *partRecord
 	var errs []error
+	const told = 8 // of thousands of parts
 	want := map[string]partShard{}
 	from := map[string]int{}
 	for i := 1; i <= n; i++ {
 		r, err := w.readPart(i)
 		if err != nil {
-			errs = append(errs, err)
+			if errs = append(errs, err); len(errs) == told && i < n {
+				errs = append(errs, t.bad(fmt.Sprintf("parts %d to %d were not looked at", i+1, n), "merge these first", nil))
+				break
+			}
 			continue
 		}
 		if first == nil {

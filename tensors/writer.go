@@ -208,6 +208,9 @@ func (w *Writer) begin() (err error) {
 	}
 	o := w.options
 	if err := t.check(o.Force, o.Resume, interrupted); err != nil {
+		if o.Join.Parts > 0 && errors.Is(err, fs.ErrExist) && w.joinedBefore() {
+			return t.bad("exists, and the parts beside it are in it", "remove the parts", ErrJoined)
+		}
 		return err
 	}
 	switch {

@@ -46,7 +46,11 @@ func countParts(out string, given int) (int, error) {
 		return 0, usageError{fmt.Errorf("--parts %d: give a positive number", given)}
 	}
 	if given > 0 {
-		return given, nil
+		p, err := tensors.ParsePart(fmt.Sprintf("1/%d", given))
+		if err != nil {
+			return 0, usageError{fmt.Errorf("--parts %d: that many cannot have been merged", given)}
+		}
+		return p.Of, nil
 	}
 	n, err := tensors.FindParts(out)
 	if err == nil && n == 0 {
