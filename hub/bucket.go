@@ -172,7 +172,7 @@ func (b *bucket) listing(objects []objectInfo, versions map[string]string) (l *L
 		if o.size < 0 || o.size > mostBytes {
 			return nil, false, &TransferError{Repo: b.written, File: plain(file), Msg: fmt.Sprintf("has %d bytes by the store's list, which no object has", o.size)}
 		}
-		if !plainPath(file) {
+		if !filePath(file) {
 			return nil, false, &Error{Repo: b.written, Msg: fmt.Sprintf("has an object %q, which is no path inside a directory", plain(o.key)), Hint: "rename it"}
 		}
 		etag := o.md5
@@ -198,6 +198,9 @@ func unverified(key, version string, size int64) string {
 	sum := sha1.Sum([]byte(fmt.Sprintf("%q %q %d", key, version, size)))
 	return "v" + hex.EncodeToString(sum[:])
 }
+
+// mostPages bounds how long a list may be; pages have a thousand objects, but may be empty.
+const mostPages = 20_000
 
 // objects lists a bucket below the prefix.
 func (c *Client) objects(ctx context.Context, b *bucket, attempts int) ([]objectInfo, error) {
@@ -253,8 +256,11 @@ func (c *Client) objects(ctx context.Context, b *bucket, attempts int) ([]object
 			return nil, &Error{Repo: b.written, Msg: fmt.Sprintf("has more than %d objects", mostFiles), Hint: "name a directory"}
 		}
 		next := page.NextContinuationToken + page.NextMarker
-		if next == "" || next == token || pages > mostFiles {
+		if next == "" {
 			return out, nil
+		}
+		if next == token || pages > mostPages { // half a list would pass for a model that lacks files
+			return nil, &TransferError{Repo: b.written, Msg: "the store's list does not end", Hint: "check the endpoint"}
 		}
 		token = next
 	}
@@ -269,7 +275,7 @@ func setIf(q url.Values, key, value string) {
 // ask sends a small request to a store and decodes the XML of the answer into v (nil: it is not looked at).
 func (c *Client) ask(ctx context.Context, b *bucket, method, key string, query url.Values, body []byte, attempts int, v any) error {
 	return c.retry(ctx, attempts, func() error {
-		ctx, cancel := context.WithTimeoutCause(ctx, 2*c.s.idle, errSilent)
+		ctx, cancel := context.WithTimeoutCause(ctx, 2*c.s.idle, silent(b.written))
 		defer cancel()
 		req, err := c.request(ctx, method, b.sign.address(method, key, query, time.Now()), strings.NewReader(string(body)))
 		if err != nil {
@@ -403,7 +409,7 @@ func (c *Client) putObject(ctx context.Context, b *bucket, f *local, slots chan 
 		return err
 	}
 	defer file.Close()
-	u := &upload{c: c, repo: b.written, file: f, slots: slots}
+	u := &upload{c: c, repo: b.written, file: f, store: b, slots: slots}
 	key := b.key(f.Path, false)
 	header := map[string]string{}
 	for k, v := range b.sign.header() {

@@ -197,7 +197,7 @@ func (c *Client) call(ctx context.Context, q question, v any) (http.Header, erro
 	}
 	repo := q.repo
 	err := c.retry(ctx, q.attempts, func() error {
-		ctx, cancel := context.WithTimeoutCause(ctx, 2*c.s.idle, errSilent)
+		ctx, cancel := context.WithTimeoutCause(ctx, 2*c.s.idle, silent(repo))
 		defer cancel()
 		req, err := c.request(ctx, q.method, q.address, bytes.NewReader(q.body))
 		if err != nil {
@@ -252,8 +252,10 @@ func saidIn(data []byte) string {
 	return m.Error
 }
 
-// errSilent is the cause of giving up a request without an answer.
-var errSilent = &transient{err: &TransferError{Msg: "the server is silent", Hint: "check the network"}}
+// silent is the cause of giving up a request without an answer.
+func silent(repo string) error {
+	return &transient{err: &TransferError{Repo: repo, Msg: "the server is silent", Hint: "check the network"}}
+}
 
 // retry repeats do while it fails transiently.
 func (c *Client) retry(ctx context.Context, attempts int, do func() error) error {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -426,5 +427,53 @@ func TestRedirectTellsNoAddress(t *testing.T) {
 	})
 	if _, err := asking(t, h, nil).Snapshot(context.Background(), mustName(t, "org/name"), Want{}); err != nil || told.Load() != nil {
 		t.Errorf("told %v, error %v", told.Load(), err)
+	}
+}
+
+// What a hub says is bounded before it is believed, and the memory that it takes as well.
+func TestListingOfNothings(t *testing.T) {
+	h := fakehub.Start(t)
+	body := []byte(`{"sha": "` + strings.Repeat("a", 40) + `", "siblings": [{}` + strings.Repeat(",{}", 3_000_000) + `]}`)
+	h.SetFault(func(w http.ResponseWriter, _ *http.Request) bool { _, _ = w.Write(body); return true }, nil)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := asking(t, h, nil).List(context.Background(), mustName(t, "org/name"))
+	runtime.ReadMemStats(&after)
+	if err == nil || !strings.Contains(err.Error(), "has more than 200000 files") {
+		t.Errorf("error %v", err)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 200<<20 {
+		t.Errorf("%d MiB for an answer of 9", n>>20)
+	}
+}
+
+// A repository may have a screenshot whose name Windows would not take.
+func TestNamesThatSomeSystemsDoNotTake(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("such files cannot be made here")
+	}
+	h := fakehub.Start(t)
+	files := model()
+	files[`pictures/at 12:30 "why?".png`] = []byte("png")
+	h.Add("org/name", files)
+	s, err := asking(t, h, nil).Snapshot(context.Background(), mustName(t, "org/name"), Want{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameAs(t, s.Dir, files, needed)
+	if s, err = asking(t, h, nil).Snapshot(context.Background(), mustName(t, "org/name"), Want{Include: []string{"*.png"}}); err != nil {
+		t.Fatal(err)
+	}
+	sameAs(t, s.Dir, files, []string{`pictures/at 12:30 "why?".png`})
+}
+
+// Who waits for a listing in vain is told for which repository.
+func TestSilentListing(t *testing.T) {
+	h := fakehub.Start(t)
+	h.SetFault(func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }, nil)
+	c := asking(t, h, func(s *Settings) { s.idle, s.Transport = 20*time.Millisecond, &http.Transport{} })
+	_, err := c.List(context.Background(), mustName(t, "org/name"))
+	if err == nil || !strings.Contains(err.Error(), "org/name: the server is silent") {
+		t.Errorf("error %v", err)
 	}
 }

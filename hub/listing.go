@@ -1,7 +1,9 @@
 package hub
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,17 +25,42 @@ const (
 
 // revisionInfo is the hub's answer.
 type revisionInfo struct {
-	SHA      string `json:"sha"`
-	Siblings []struct {
-		Name   string `json:"rfilename"`
-		Size   *int64 `json:"size"`
-		BlobID string `json:"blobId"`
-		LFS    *struct {
-			SHA256 string `json:"sha256"`
-			OID    string `json:"oid"`
-			Size   int64  `json:"size"`
-		} `json:"lfs"`
-	} `json:"siblings"`
+	SHA      string   `json:"sha"`
+	Siblings siblings `json:"siblings"`
+}
+
+type sibling struct {
+	Name   string `json:"rfilename"`
+	Size   *int64 `json:"size"`
+	BlobID string `json:"blobId"`
+	LFS    *struct {
+		SHA256 string `json:"sha256"`
+		OID    string `json:"oid"`
+		Size   int64  `json:"size"`
+	} `json:"lfs"`
+}
+
+// siblings are the files of an answer, at most one more than are read: an answer full of "{}" would otherwise take fifty times its length.
+type siblings []sibling
+
+// UnmarshalJSON reads as far as files are believed.
+func (s *siblings) UnmarshalJSON(data []byte) error {
+	in := json.NewDecoder(bytes.NewReader(data))
+	begin, err := in.Token()
+	if err != nil || begin == nil {
+		return err
+	}
+	if begin != json.Delim('[') {
+		return errors.New("files that are no list")
+	}
+	for in.More() && len(*s) <= mostFiles {
+		var one sibling
+		if err := in.Decode(&one); err != nil {
+			return err
+		}
+		*s = append(*s, one)
+	}
+	return nil
 }
 
 // List asks the hub which files a revision has.
@@ -61,7 +88,7 @@ func (info *revisionInfo) listing() (*Listing, error) {
 		return nil, fmt.Errorf("names no commit")
 	}
 	if len(info.Siblings) > mostFiles {
-		return nil, fmt.Errorf("has %d files, at most %d are read", len(info.Siblings), mostFiles)
+		return nil, fmt.Errorf("has more than %d files", mostFiles)
 	}
 	l := &Listing{Commit: info.SHA}
 	seen := map[string]bool{}
@@ -77,7 +104,7 @@ func (info *revisionInfo) listing() (*Listing, error) {
 			}
 		}
 		switch {
-		case !plainPath(f.Path):
+		case !filePath(f.Path):
 			return nil, fmt.Errorf("has a file %q, which is no path inside a directory", plain(f.Path))
 		case seen[f.Path]:
 			return nil, fmt.Errorf("has %q twice", plain(f.Path))

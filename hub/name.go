@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"runtime"
 	"strings"
 )
 
@@ -99,8 +100,16 @@ func (n Name) revision() string {
 }
 
 // plainPath reports whether p is a relative path of plain names that stays where it begins, on any system.
-func plainPath(p string) bool {
-	if p == "" || len(p) > 1024 || path.IsAbs(p) || path.Clean(p) != p || strings.ContainsAny(p, "\\:*?\"<>|") {
+func plainPath(p string) bool { return inside(p) && !strings.ContainsAny(p, reserved) }
+
+// reserved are characters that Windows gives a meaning in paths.
+const reserved = ":*?\"<>|"
+
+// filePath is plainPath for files that a repository has already, under names that this system takes.
+func filePath(p string) bool { return inside(p) && (runtime.GOOS != "windows" || plainPath(p)) }
+
+func inside(p string) bool {
+	if p == "" || len(p) > 1024 || path.IsAbs(p) || path.Clean(p) != p || strings.Contains(p, "\\") {
 		return false
 	}
 	for _, r := range p {

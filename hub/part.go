@@ -29,6 +29,7 @@ type partFile struct {
 	size, segment    int64
 	head             int64 // bytes of the record before the counts
 	have             []atomic.Int64
+	unverified       bool // there is no hash that would tell after a power cut which counted bytes never reached the disk
 }
 
 // recordHead is the first line of a record.
@@ -113,7 +114,7 @@ func partReceived(blob, etag string, size int64) int64 {
 
 // openPart goes on with the part of a blob, or begins one.
 func openPart(blob, etag string, size, segment int64) (p *partFile, err error) {
-	p = &partFile{path: blob + partSuffix, recordPath: blob + recordSuffix, size: size, segment: segment}
+	p = &partFile{path: blob + partSuffix, recordPath: blob + recordSuffix, size: size, segment: segment, unverified: unknownHash(etag)}
 	if err := os.MkdirAll(filepath.Dir(blob), 0o777); err != nil {
 		return nil, err
 	}
@@ -176,7 +177,17 @@ func (p *partFile) add(i int, b []byte) error {
 	if _, err := p.data.WriteAt(b, from); err != nil {
 		return err
 	}
-	return p.count(i, p.have[i].Load()+int64(len(b)))
+	n := p.have[i].Load() + int64(len(b))
+	if p.unverified {
+		if int64(len(b)) < to-from {
+			p.have[i].Store(n) // for this process; the record counts whole segments
+			return nil
+		}
+		if err := p.data.Sync(); err != nil {
+			return err
+		}
+	}
+	return p.count(i, n)
 }
 
 func (p *partFile) count(i int, n int64) error {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Want says which files of a repository are brought. The zero value wants what a merge needs.
@@ -74,7 +75,7 @@ type place struct {
 
 // transfer is how one of the files comes.
 func (pl *place) transfer(c *Client, commit string, f File, slots chan struct{}, moved func(int64)) *transfer {
-	t := &transfer{c: c, repo: pl.name.Written, file: f, slots: slots, moved: moved}
+	t := &transfer{c: c, repo: pl.name.Written, file: f, slots: slots, moved: moved, keyed: new(atomic.Bool)}
 	t.at = func(ctx context.Context) (string, error) { return pl.at(ctx, commit, f) }
 	if pl.header != nil {
 		t.header = pl.header(f)
@@ -211,7 +212,7 @@ func (c cached) marked(commit, sub string) bool {
 	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
 	for _, line := range lines {
 		size, name, ok := strings.Cut(line, " ")
-		if !ok || !plainPath(name) {
+		if !ok || !filePath(name) {
 			return false
 		}
 		st, err := os.Stat(filepath.Join(c.snapshot(commit), filepath.FromSlash(name)))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,6 +23,19 @@ type transfer struct {
 	slots  chan struct{} // one for each request that may be under way, shared by all transfers
 	p      *partFile
 	moved  func(int64)
+	keyed  *atomic.Bool // an answer said that the store encrypts the object under a key: its etag looks like an MD5 and is none
+}
+
+// keyed tells whether an object is kept encrypted under a key that is not the store's default. The etags of such objects are no hashes of
+// what is sent.
+func keyed(h http.Header) bool {
+	return strings.HasPrefix(h.Get("X-Amz-Server-Side-Encryption"), "aws:kms") || h.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm") != "" ||
+		h.Get("X-Goog-Encryption-Kms-Key-Name") != "" || h.Get("X-Goog-Encryption-Algorithm") != ""
+}
+
+// opaque tells whether there is no hash to compare the content with. Nobody is asked for an empty object, and it is as it must be.
+func (t *transfer) opaque() bool {
+	return unknownHash(t.file.Etag) || md5Form.MatchString(t.file.Etag) && (t.file.Size == 0 || t.keyed.Load())
 }
 
 // errRangesIgnored says that the server sends whole files whatever range it is asked for.
@@ -99,7 +113,7 @@ func (t *transfer) once(ctx context.Context, blob string) error {
 	if errors.Is(err, errRangesIgnored) && ctx.Err() == nil {
 		err = t.whole(ctx)
 	}
-	if err == nil {
+	if err == nil && !t.opaque() {
 		err = verify(ctx, p.path, t.file)
 	}
 	var wrong *wrongContent
@@ -247,6 +261,9 @@ func (t *transfer) open(ctx context.Context, from, to int64) (*answer, error) {
 		}
 		a.Response, err = t.c.do(req, t.repo, t.file.Path)
 	}
+	if err == nil && keyed(a.Header) {
+		t.keyed.Store(true)
+	}
 	if err != nil {
 		a.done()
 		return nil, err
@@ -328,6 +345,10 @@ func checkRange(resp *http.Response, from, to, size int64) error {
 
 // receive copies n bytes of a body and refuses more or fewer.
 func (t *transfer) receive(from *answer, n int64, put func([]byte) error) error {
+	version := func(s string) string { return strings.Trim(strings.TrimPrefix(s, "W/"), `"`) }
+	if want, is := version(t.header.Get("If-Match")), version(from.Header.Get("Etag")); want != "" && is != "" && want != is {
+		return t.failure("it has changed since it was listed") // a store that does not know If-Match
+	}
 	if e := from.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return t.failure("the server sends it compressed (%s) though it was asked not to", plain(e))
 	}

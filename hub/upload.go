@@ -153,6 +153,7 @@ type upload struct {
 	c     *Client
 	repo  string
 	file  *local
+	store *bucket // nil: the hub's own
 	slots chan struct{}
 }
 
@@ -333,12 +334,30 @@ func (u *upload) put(ctx context.Context, address string, header map[string]stri
 			return nil
 		}
 		u.c.moved(-sent.Load())
+		if u.store != nil {
+			return u.refused(resp)
+		}
 		if resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusBadRequest {
 			return &expiredError{u.failure("the hub's store answers %s", statusText(resp.StatusCode))}
 		}
 		return refusal(resp, u.repo, u.file.Path, true)
 	})
 	return etag, err
+}
+
+// refused explains why an object store does not take what was sent.
+func (u *upload) refused(resp *http.Response) error {
+	const most = 1 << 16
+	said, _ := io.ReadAll(io.LimitReader(resp.Body, most)) // what did come tells something
+	err := u.store.refused(resp, said)
+	var bad *Error
+	if errors.As(err, &bad) {
+		bad.File = u.file.Path
+	}
+	if resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusBadRequest {
+		return &expiredError{err}
+	}
+	return err
 }
 
 // counted tells how much of a body has been read. net/http may read it while the answer is there already, hence the lock-free count.
