@@ -4,8 +4,39 @@ import (
 	"math"
 	"slices"
 
+	"github.com/mergekit/mergekit/arch"
 	"github.com/mergekit/mergekit/tensors"
 )
+
+// loose warns of tensors that differ and are no weight or bias of a module, such as experts that are stacked in one tensor: peft has no place
+// for them in an adapter of matrices.
+func (x *extraction) loose() error {
+	known := map[string]bool{}
+	for _, m := range x.tuned.modules {
+		known[m.Weight], known[m.BiasName], known[m.Path+endWeight] = true, true, true
+	}
+	var lost []string
+	for _, name := range x.tuned.ckpt.Names() {
+		info, _ := x.tuned.ckpt.Lookup(name)
+		if known[name] || arch.Recomputed(name) || !info.DType.IsFloat() || !x.choice.takes(name, false) {
+			continue
+		}
+		if was, ok := x.base.ckpt.Lookup(name); ok && slices.Equal(was.Shape, info.Shape) {
+			same, err := x.equal(name, name)
+			if err != nil {
+				return err
+			}
+			if same {
+				continue
+			}
+		}
+		lost = append(lost, name)
+	}
+	if len(lost) > 0 {
+		x.warn("%d tensors differ from the base's and are left out, because they are no weight of a module by itself: %s; the adapter makes another model than the tuned one", len(lost), some(lost))
+	}
+	return nil
+}
 
 // equal compares two tensors' values.
 func (x *extraction) equal(base, tuned string) (bool, error) {

@@ -81,7 +81,7 @@ func Extract(ctx context.Context, base, tuned string, o ExtractOptions) (*Adapte
 			return nil, nil, err
 		}
 	}
-	a := &Adapter{Config: x.config, Tensors: x.out, views: x.views, file: x.tuned.ckpt}
+	a := &Adapter{Config: x.config, Tensors: x.out, views: x.views, file: x.tuned.ckpt, from: []string{base, tuned}}
 	x.tuned = nil // the adapter's now, for what it holds whole
 	return a, x.report, nil
 }
@@ -221,13 +221,15 @@ func (x *extraction) match() error {
 			known[i] = true
 			p.base = x.base.modules[i]
 		}
-		if err := x.compare(&p); err != nil {
-			return err
-		}
 		x.pairs = append(x.pairs, p)
 	}
 	if len(known) == 0 {
 		return &Error{File: x.tuned.dir, Msg: "has no module in common with the base " + x.base.dir, Hint: "the two must be of one architecture"}
+	}
+	for i := range x.pairs {
+		if err := x.compare(&x.pairs[i]); err != nil {
+			return err
+		}
 	}
 	var lost []string
 	for i, m := range x.base.modules {
@@ -238,7 +240,7 @@ func (x *extraction) match() error {
 	if len(lost) > 0 {
 		x.warn("%d modules of the base are not in the tuned model: %s", len(lost), some(lost))
 	}
-	return nil
+	return x.loose()
 }
 
 // compare decides what is done with a module.
@@ -256,10 +258,10 @@ func (x *extraction) compare(p *modulePair) error {
 	switch {
 	case p.Weight == "": // a bias on its own
 	case p.base.Path == "":
-		p.how = Save
-		if !p.OutputHead {
-			x.warn("%s is in the tuned model only; it is saved whole", p.Path)
+		if !headPart(p.Path) && !headPart(last(p.Path)) {
+			return &Error{File: x.tuned.dir, Where: p.Weight, Msg: "is not in the base " + x.base.dir + ", and an adapter adds no module to a model but a head", Hint: "give the base that the model was tuned from, or leave the module out with --exclude"}
 		}
+		p.how = Save
 	case !slices.Equal(p.Shape, p.base.Shape):
 		if !vocabulary || len(p.Shape) != 2 || len(p.base.Shape) != 2 || p.Shape[1] != p.base.Shape[1] {
 			return &Error{File: x.tuned.dir, Where: p.Weight, Msg: fmt.Sprintf("has shape %v, in the base %v: the models have different widths", p.Shape, p.base.Shape)}

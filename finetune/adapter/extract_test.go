@@ -3,6 +3,7 @@ package adapter
 import (
 	"context"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -141,7 +142,7 @@ func TestExtractEverything(t *testing.T) {
 	}{
 		{"models/base", "models/ft1", Save, Refuse}, {"models/base", "models/ft2", Low, Refuse}, {"models/qwen", "models/qwen-ft1", Save, Refuse},
 		{"models/gpt2", "models/gpt2-ft1", Save, Refuse}, {"models/bert", "models/bert-ft1", Low, Refuse}, {"models/tied", "models/tied-ft1", Save, Refuse},
-		{"models/tied", "models/tied-ft1", Low, Refuse},
+		{"models/tied", "models/tied-ft1", Low, Refuse}, {"models/gpt2", "models/gpt2-ft1", Low, Refuse},
 	} {
 		t.Run(c.tuned+" "+c.embeddings, func(t *testing.T) {
 			base, tuned := filepath.Join(golden, c.base), filepath.Join(golden, c.tuned)
@@ -168,6 +169,10 @@ func TestExtractRefuses(t *testing.T) {
 			_, _, err := Extract(ctx, base, golden+"/train/llama-rslora/base", ExtractOptions{Rank: 1})
 			return err
 		},
+		"layers.4.input_layernorm.weight: is not in the base": func() error {
+			_, _, err := Extract(ctx, base, golden+"/models/deep", ExtractOptions{Rank: 1})
+			return err
+		},
 		"is no share": func() error { _, _, err := Extract(ctx, base, base, ExtractOptions{Rank: 1, Energy: 2}); return err },
 		"use save, lora or sk": func() error {
 			_, _, err := Extract(ctx, base, base, ExtractOptions{Rank: 1, Embeddings: "x"})
@@ -176,6 +181,67 @@ func TestExtractRefuses(t *testing.T) {
 	} {
 		if err := f(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// TestExtractTiedHead: peft ties a head to an embedding that is not called embed_tokens only if the head is named, too; else the head computes
+// with the base's matrix.
+func TestExtractTiedHead(t *testing.T) {
+	for how, names := range map[string]func(c *Config) []string{
+		Low: func(c *Config) []string { return c.Targets.Names }, Save: func(c *Config) []string { return c.ModulesToSave },
+	} {
+		a, _ := extract(t, golden+"/models/gpt2", golden+"/models/gpt2-ft1", ExtractOptions{Rank: 64, Embeddings: how})
+		if got := names(a.Config); !slices.Contains(got, "lm_head") || !slices.Contains(got, "wte") || !a.Config.EnsureWeightTying {
+			t.Errorf("%s: names %v, tied %v", how, got, a.Config.EnsureWeightTying)
+		}
+	}
+}
+
+// TestExtractOverModel: an adapter never takes the place of a model that it was extracted from, which is the only copy of a fine-tune.
+func TestExtractOverModel(t *testing.T) {
+	tuned := t.TempDir()
+	if err := os.CopyFS(tuned, os.DirFS(golden+"/models/ft1")); err != nil {
+		t.Fatal(err)
+	}
+	a, _ := extract(t, golden+"/models/base", tuned, ExtractOptions{Rank: 2})
+	defer a.Close()
+	if err := a.Save(tuned, SaveOptions{Force: true}); err == nil || !strings.Contains(err.Error(), "extracted from") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(filepath.Join(tuned, "model.safetensors")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestExtractMixture: routers are named as peft names them, and experts that are stacked in one tensor are not dropped in silence.
+func TestExtractMixture(t *testing.T) {
+	write := func(by float32) string {
+		model := map[string]Tensor{}
+		for name, x := range map[string]Tensor{
+			"model.layers.0.self_attn.q_proj.weight": {[]int{8, 8}, make([]float32, 64)}, "model.layers.0.self_attn.k_proj.weight": {[]int{8, 8}, make([]float32, 64)},
+			"model.layers.0.block_sparse_moe.gate.weight": {[]int{2, 8}, make([]float32, 16)},
+			"model.layers.0.mlp.experts.gate_up_proj":     {[]int{2, 8, 8}, make([]float32, 128)}, "model.layers.0.mlp.experts.down_proj": {[]int{2, 8, 8}, make([]float32, 128)},
+		} {
+			for i := range x.Data {
+				x.Data[i] = by * float32(math.Sin(float64(i*i)))
+			}
+			if strings.Contains(name, "down_proj") {
+				clear(x.Data)
+			}
+			model[name] = x
+		}
+		return writeMatrices(t, model)
+	}
+	var warned []string
+	a, _ := extract(t, write(1), write(2), ExtractOptions{Rank: 8, Warn: func(m string) { warned = append(warned, m) }})
+	defer a.Close()
+	if len(warned) != 1 || !strings.Contains(warned[0], "1 tensors") || !strings.Contains(warned[0], "experts.gate_up_proj") {
+		t.Errorf("warned %q", warned)
+	}
+	for _, path := range []string{"model.layers.0.block_sparse_moe.gate", "model.layers.0.mlp.gate.weight"} {
+		if r, alpha, _ := a.Config.Scale(path); r != 2 || alpha != 2 || a.Config.R != 8 {
+			t.Errorf("%s: rank %d of %d, alpha %v", path, r, a.Config.R, alpha)
 		}
 	}
 }

@@ -56,6 +56,7 @@ func (x *extraction) configure() error {
 	ranks := map[int]int{}
 	var low []string
 	lowRank := map[string]int{}
+	heads := map[string][]string{} // tied ones that are named beside their embeddings, by what is kept
 	for _, p := range x.pairs {
 		r, ok := x.results[p.Path]
 		if !ok {
@@ -71,8 +72,11 @@ func (x *extraction) configure() error {
 		case "whole":
 			c.ModulesToSave = append(c.ModulesToSave, p.Path)
 		}
-		if _, ok := x.tiedTo(p.Module); ok && r.What != "skipped" {
+		if head, ok := x.tiedTo(p.Module); ok && r.What != "skipped" {
 			c.EnsureWeightTying = true
+			if last(p.Path) != "embed_tokens" { // the one name by which peft knows an embedding; of others it ties nothing unless the head is named
+				heads[r.What] = append(heads[r.What], head.Path)
+			}
 		}
 		if p.base.Path == "" && slices.Contains(headTasks["SEQ_CLS"], p.Path) {
 			c.TaskType = "SEQ_CLS"
@@ -92,9 +96,11 @@ func (x *extraction) configure() error {
 			own = append(own, Pattern{path, float64(r)})
 		}
 	}
-	c.RankPattern, c.AlphaPattern = patternsOf(own), patternsOf(own)
-	c.Targets.Names = x.names(low)
-	c.ModulesToSave = x.names(c.ModulesToSave)
+	c.RankPattern, c.AlphaPattern = routerPatterns(patternsOf(own)), routerPatterns(patternsOf(own))
+	c.Targets.Names = append(x.names(low), heads["low rank"]...)
+	c.ModulesToSave = append(x.names(c.ModulesToSave), heads["whole"]...)
+	slices.Sort(c.Targets.Names)
+	slices.Sort(c.ModulesToSave)
 	if c.TaskType == "SEQ_CLS" {
 		c.ModulesToSave = slices.DeleteFunc(c.ModulesToSave, func(n string) bool { return slices.Contains(headTasks["SEQ_CLS"], n) })
 	} else if p := x.tuned.config.Architectures(); len(p) > 0 && (strings.HasSuffix(p[0], "ForCausalLM") || strings.HasSuffix(p[0], "LMHeadModel")) {
@@ -152,4 +158,18 @@ func (x *extraction) names(list []string) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// routerPatterns lets the keys of routers match what peft calls them: since transformers 5 they are a parameter, weight, of mlp.gate, also in
+// Mixtral, whose files call the block block_sparse_moe.
+func routerPatterns(list []Pattern) []Pattern {
+	for i, p := range list {
+		if block, ok := strings.CutSuffix(p.Key, `\.gate`); ok {
+			if stem, ok := strings.CutSuffix(block, `\.block_sparse_moe`); ok {
+				block = stem + `\.(block_sparse_moe|mlp)`
+			}
+			list[i].Key = block + `\.gate(\.weight)?`
+		}
+	}
+	return list
 }

@@ -28,6 +28,7 @@ type Adapter struct {
 	file   *tensors.Checkpoint
 	path   string // of the file with the tensors; "": there is none
 	mapped bool
+	from   []string // the models that it was extracted from
 }
 
 // File is the path of the file that the tensors were read from, or the directory of an adapter that has none.

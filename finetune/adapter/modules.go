@@ -32,6 +32,11 @@ var basePrefixes = map[string]string{
 // headNames are the parts of a class with a head that stand beside the bare model.
 var headNames = []string{"lm_head", "embed_out", "score", "classifier", "cls", "qa_outputs", "v_head", "pre_classifier", "vocab_transform", "vocab_layer_norm", "vocab_projector", "discriminator_predictions", "generator_predictions"}
 
+// headPart says whether a path belongs to a head.
+func headPart(path string) bool {
+	return slices.ContainsFunc(headNames, func(h string) bool { return path == h || strings.HasPrefix(path, h+".") })
+}
+
 // outputHeads are the modules that "all-linear" leaves out.
 var outputHeads = []string{"lm_head", "embed_out", "score", "classifier", "cls.predictions.decoder"}
 
@@ -85,7 +90,7 @@ func newListing(cfg arch.Config, names []string) *listing {
 
 // path turns a tensor's name without its last component into the path in the class; ok is false for what the class lacks.
 func (l *listing) path(name string) (string, bool) {
-	head := slices.ContainsFunc(headNames, func(h string) bool { return name == h || strings.HasPrefix(name, h+".") })
+	head := headPart(name)
 	switch {
 	case l.take:
 		rest, ok := strings.CutPrefix(name, l.prefix+".")

@@ -27,6 +27,11 @@ func (a *Adapter) Save(dir string, o SaveOptions) error {
 	if !o.DType.IsFloat() {
 		return fmt.Errorf("an adapter cannot be stored as %s", o.DType)
 	}
+	for _, model := range a.from {
+		if tensors.SameDir(model, dir) { // Force would put the adapter in the model's place
+			return &Error{File: dir, Msg: "the output is the directory of a model that the adapter was extracted from", Hint: "choose another output directory"}
+		}
+	}
 	config, err := a.Config.Marshal(o.Compat)
 	if err != nil {
 		return err
@@ -46,7 +51,7 @@ func (a *Adapter) Save(dir string, o SaveOptions) error {
 		return err
 	}
 	if err := a.fill(w, keys, config, o); err != nil {
-		return errors.Join(err, w.Close())
+		return errors.Join(err, w.Discard())
 	}
 	return w.Commit()
 }
