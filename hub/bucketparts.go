@@ -23,29 +23,10 @@ func (s *Settings) partBytes() int64 {
 	return 64 << 20
 }
 
-// eachPart sends the parts of a file at once, as far as there are connections. send gets the number of a part, from 0, and its bytes.
-func (u *upload) eachPart(ctx context.Context, file *os.File, size int64, send func(ctx context.Context, i int, data *io.SectionReader) error) (int, error) {
+// storeParts sends the parts of a file to an object store; see eachPart.
+func (u *upload) storeParts(ctx context.Context, file *os.File, send func(ctx context.Context, i int, data *io.SectionReader) error) (int, error) {
 	const most = 10_000 // parts that stores take
-	size = max(size, (u.file.Size+most-1)/most)
-	count := int(segmentCount(u.file.Size, size))
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var workers sync.WaitGroup
-	for i := range count {
-		workers.Add(1)
-		go func() {
-			defer workers.Done()
-			from := int64(i) * size
-			if err := send(ctx, i, io.NewSectionReader(file, from, min(size, u.file.Size-from))); err != nil {
-				cancel(err)
-			}
-		}()
-	}
-	workers.Wait()
-	if ctx.Err() != nil {
-		return count, context.Cause(ctx)
-	}
-	return count, nil
+	return u.eachPart(ctx, file, max(u.c.s.partBytes(), (u.file.Size+most-1)/most), send)
 }
 
 // s3Parts sends a large object to a store that speaks S3. An upload that fails is given up, so that its parts cost nothing.
@@ -57,7 +38,7 @@ func (u *upload) s3Parts(ctx context.Context, b *bucket, key string, file *os.Fi
 		return err
 	}
 	tags := sync.Map{}
-	count, err := u.eachPart(ctx, file, u.c.s.partBytes(), func(ctx context.Context, i int, data *io.SectionReader) error {
+	count, err := u.storeParts(ctx, file, func(ctx context.Context, i int, data *io.SectionReader) error {
 		query := url.Values{"partNumber": {strconv.Itoa(i + 1)}, "uploadId": {begun.ID}}
 		var tag string
 		err := u.putSigned(ctx, func() string { return b.sign.address(http.MethodPut, key, query, time.Now()) }, header, data, &tag)
@@ -111,7 +92,7 @@ func (u *upload) azureBlocks(ctx context.Context, b *bucket, key string, file *o
 			plainHeader[k] = v
 		}
 	}
-	count, err := u.eachPart(ctx, file, u.c.s.partBytes(), func(ctx context.Context, i int, data *io.SectionReader) error {
+	count, err := u.storeParts(ctx, file, func(ctx context.Context, i int, data *io.SectionReader) error {
 		query := url.Values{"comp": {"block"}, "blockid": {id(i)}}
 		return u.putSigned(ctx, func() string { return b.sign.address(http.MethodPut, key, query, time.Now()) }, plainHeader, data, nil)
 	})

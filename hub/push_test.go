@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -214,5 +216,35 @@ func TestPushRefusals(t *testing.T) {
 	}
 	if len(h.Repos) != 0 {
 		t.Error("a repository has come to be")
+	}
+}
+
+// A store that wants a file in very many parts does not make as many goroutines.
+func TestPartsAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	if err := os.WriteFile(path, noise(100_001, 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	u := &upload{c: &Client{s: Settings{Connections: 3}}, file: &local{File: File{Size: 100_001}}}
+	var running, most, total atomic.Int64
+	n, err := u.eachPart(context.Background(), file, 10, func(_ context.Context, _ int, data *io.SectionReader) error {
+		most.Store(max(most.Load(), running.Add(1)))
+		defer running.Add(-1)
+		total.Add(data.Size())
+		runtime.Gosched()
+		return nil
+	})
+	if err != nil || n != 10_001 || total.Load() != 100_001 || most.Load() > 3 {
+		t.Errorf("%d parts, %d bytes, %d at once, %v", n, total.Load(), most.Load(), err)
+	}
+	wrong := errors.New("wrong")
+	var sent atomic.Int64
+	if _, err := u.eachPart(context.Background(), file, 10, func(context.Context, int, *io.SectionReader) error { sent.Add(1); return wrong }); !errors.Is(err, wrong) || sent.Load() > 3 {
+		t.Errorf("after an error %d more parts were begun: %v", sent.Load(), err)
 	}
 }

@@ -226,7 +226,7 @@ func (u *upload) parts(ctx context.Context, file *os.File, up *action, chunk str
 	if err != nil || size <= 0 {
 		return u.failure("the hub's store wants parts of %q bytes", plain(chunk))
 	}
-	count := int((u.file.Size-1)/size + 1)
+	count := int(segmentCount(u.file.Size, size))
 	addresses := map[int]string{}
 	for k, v := range up.Header {
 		if i, err := strconv.Atoi(k); err == nil {
@@ -241,30 +241,19 @@ func (u *upload) parts(ctx context.Context, file *os.File, up *action, chunk str
 		Etag   string `json:"etag"`
 	}
 	done := make([]part, count)
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var workers sync.WaitGroup
-	for i := range count {
-		workers.Add(1)
-		go func() {
-			defer workers.Done()
-			from := int64(i) * size
-			etag, err := "", u.c.sameProtection(addresses[i+1])
-			if err == nil {
-				etag, err = u.put(ctx, addresses[i+1], nil, io.NewSectionReader(file, from, min(size, u.file.Size-from)))
-			}
-			if err == nil && etag == "" {
-				err = u.failure("the hub's store does not confirm part %d", i+1)
-			}
-			if err != nil {
-				cancel(err)
-			}
-			done[i] = part{i + 1, etag}
-		}()
-	}
-	workers.Wait()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	_, err = u.eachPart(ctx, file, size, func(ctx context.Context, i int, data *io.SectionReader) error {
+		etag, err := "", u.c.sameProtection(addresses[i+1])
+		if err == nil {
+			etag, err = u.put(ctx, addresses[i+1], nil, data)
+		}
+		if err == nil && etag == "" {
+			err = u.failure("the hub's store does not confirm part %d", i+1)
+		}
+		done[i] = part{i + 1, etag}
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	body, err := json.Marshal(map[string]any{"oid": u.file.Etag, "parts": done})
 	if err != nil {
@@ -273,6 +262,33 @@ func (u *upload) parts(ctx context.Context, file *os.File, up *action, chunk str
 	_, err = u.c.call(ctx, question{method: http.MethodPost, address: up.Href, body: body, repo: u.repo,
 		header: http.Header{"Content-Type": {"application/vnd.git-lfs+json"}, "Accept": {"application/vnd.git-lfs+json"}}}, nil)
 	return err
+}
+
+// eachPart sends the parts of a file, begun in order and as many at once as there are connections, and ends with the first error. send
+// gets the number of a part, from 0, and its bytes. It returns how many parts there are.
+func (u *upload) eachPart(ctx context.Context, file *os.File, size int64, send func(ctx context.Context, i int, data *io.SectionReader) error) (int, error) {
+	count := int(segmentCount(u.file.Size, size))
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var workers sync.WaitGroup
+	var next atomic.Int64
+	for range min(count, u.c.s.Connections) {
+		workers.Add(1)
+		go func() {
+			defer workers.Done()
+			for i := next.Add(1) - 1; i < int64(count) && ctx.Err() == nil; i = next.Add(1) - 1 {
+				from := i * size
+				if err := send(ctx, int(i), io.NewSectionReader(file, from, min(size, u.file.Size-from))); err != nil {
+					cancel(err)
+				}
+			}
+		}()
+	}
+	workers.Wait()
+	if ctx.Err() != nil {
+		return count, context.Cause(ctx)
+	}
+	return count, nil
 }
 
 // verify asks the hub whether it has the object.
