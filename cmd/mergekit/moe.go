@@ -52,6 +52,7 @@ EXIT STATUS
 	f.StringVar(&o.shardSize, "shard-size", "5GB", "largest shard, for example 500MB or 2GiB; 0: one file")
 	f.BoolVar(&o.Force, "force", false, "replace an existing output")
 	f.BoolVar(&o.Resume, "resume", false, "finish an interrupted run")
+	f.BoolVar(&o.AllowNonFinite, "allow-non-finite", false, "accept NaN and infinite values in the output")
 	f.BoolVar(&o.noTokenizer, "no-copy-tokenizer", false, "do not copy tokenizer and generation files")
 	f.BoolVar(&o.noCard, "no-model-card", false, "write neither README.md nor mergekit_moe_config.yml")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the tensors that would be written, and stop")

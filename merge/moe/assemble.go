@@ -29,10 +29,13 @@ type Options struct {
 	Resume        bool  // finish an interrupted assembly
 	CopyTokenizer bool
 	ModelCard     bool
-	Version       string // of the program, for the model card
-	Started       func(total int64)
-	Written       func(n int64)
-	Warn          func(message string)
+
+	AllowNonFinite bool // accept NaN and infinite values in the output
+
+	Version string // of the program, for the model card
+	Started func(total int64)
+	Written func(n int64)
+	Warn    func(message string)
 }
 
 // Summary says what was assembled.

@@ -357,6 +357,67 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestNotFinite: values that are no numbers are refused with the tensor and where they come from, unless they are wanted.
+func TestNotFinite(t *testing.T) {
+	text := func(change string) string {
+		return "base_model: models/base\ngate_mode: random\ndtype: float16\nexperts: [{source_model: models/ft1, " + change + "}, {source_model: models/ft2}]\n"
+	}
+	for change, want := range map[string]string{
+		"residual_scale: 1e30": "model.layers.0.block_sparse_moe.experts.0.w2.weight: values are NaN or infinite: noise_scale, residual_scale or dtype float16 make them too large",
+		"noise_scale: 1e6":     "model.layers.0.block_sparse_moe.experts.0.w",
+	} {
+		o := options()
+		o.Threads = 1
+		out := filepath.Join(t.TempDir(), "out")
+		_, err := moe.Assemble(context.Background(), build(t, text(change), o.Plan), out, o)
+		var bad *merge.InputError
+		if err == nil || !strings.Contains(err.Error(), want) || !errors.As(err, &bad) {
+			t.Errorf("%s: %v", change, err)
+		}
+		if _, err := os.Stat(out); err == nil {
+			t.Errorf("%s: there is an output", change)
+		}
+		o.AllowNonFinite = true
+		if _, err := moe.Assemble(context.Background(), build(t, text(change), o.Plan), out+"2", o); err != nil {
+			t.Errorf("%s: %v", change, err)
+		}
+	}
+	dir := t.TempDir() // an expert that holds them, copied as it is
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(golden, "models", "ft1"))); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "model.safetensors")
+	c, err := tensors.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = "model.layers.1.mlp.up_proj.weight"
+	r, err := c.Reader(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := r.Bytes(0, 4, make([]byte, 4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := bytes.Clone(b)
+	c.Close()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(data, was)
+	copy(data[at:], []byte{0, 0, 0xc0, 0x7f})
+	if err := os.WriteFile(file, data, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	o := options()
+	_, err = moe.Assemble(context.Background(), build(t, "base_model: models/base\ngate_mode: random\nexperts: [{source_model: "+dir+"}, {source_model: models/ft2}]\n", o.Plan), filepath.Join(t.TempDir(), "out"), o)
+	if err == nil || !strings.Contains(err.Error(), "experts.0.w3.weight: values are NaN or infinite: "+dir+":"+name+" already holds such values") {
+		t.Error(err)
+	}
+}
+
 // TestConfigs assembles the configurations of configs/moe.
 func TestConfigs(t *testing.T) {
 	files, err := filepath.Glob("../../configs/moe/*.yml")

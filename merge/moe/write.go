@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/mergekit/mergekit/internal/linalg"
 	"github.com/mergekit/mergekit/merge"
@@ -27,10 +28,11 @@ type assembly struct {
 	noise   [noiseBlock]float32
 	read    []byte
 	out     []byte
+	any     bool // NaN and infinite values are written, too
 }
 
-func newAssembly(p *Plan, g *Gates) *assembly {
-	return &assembly{p: p, g: g, sources: map[*Part]stream.Source{}}
+func newAssembly(p *Plan, g *Gates, any bool) *assembly {
+	return &assembly{p: p, g: g, sources: map[*Part]stream.Source{}, any: any}
 }
 
 // make returns elements [lo, hi) of a tensor, as the file has them. The result is valid until the next call.
@@ -84,12 +86,9 @@ func (a *assembly) part(t *Task, part *Part, lo, hi int64, dst []byte) error {
 		if err := tensors.Convert(dst, t.DType, b, src.DType()); err != nil {
 			return fmt.Errorf("%s: %w", src, err)
 		}
-		return nil
+		return a.checkFinite(t, part, dst, b, src.DType())
 	}
-	if int64(len(a.values)) < n {
-		a.values = make([]float32, n)
-	}
-	x := a.values[:n]
+	x := a.room(n)
 	if err := tensors.DecodeFloat32(x, b, src.DType()); err != nil {
 		return fmt.Errorf("%s: %w", src, err)
 	}
@@ -97,7 +96,38 @@ func (a *assembly) part(t *Task, part *Part, lo, hi int64, dst []byte) error {
 	if err := tensors.EncodeFloat32(dst, t.DType, x); err != nil {
 		return fmt.Errorf("%s: %w", t.Name, err)
 	}
-	return nil
+	return a.checkFinite(t, part, dst, b, src.DType())
+}
+
+// room is for values of n elements.
+func (a *assembly) room(n int64) []float32 {
+	if int64(len(a.values)) < n {
+		a.values = make([]float32, n)
+	}
+	return a.values[:n]
+}
+
+// checkFinite refuses values that are no numbers, or are too large for the output's dtype. from are the bytes that they were made of.
+func (a *assembly) checkFinite(t *Task, part *Part, data, from []byte, dtype tensors.DType) error {
+	if a.any || !t.DType.IsFloat() {
+		return nil
+	}
+	bad := func(data []byte, dtype tensors.DType) (bool, error) {
+		x := a.room(int64(len(data) / dtype.Size()))
+		err := tensors.DecodeFloat32(x, data, dtype)
+		return slices.ContainsFunc(x, func(v float32) bool { return v-v != 0 }), err
+	}
+	switch found, err := bad(data, t.DType); {
+	case err != nil:
+		return fmt.Errorf("%s: %w", t.Name, err)
+	case !found:
+		return nil
+	}
+	why := fmt.Sprintf("noise_scale, residual_scale or dtype %s make them too large", t.DType.TorchName())
+	if found, err := bad(from, dtype); err == nil && found {
+		why = part.Source() + " already holds such values"
+	}
+	return &merge.InputError{Err: fmt.Errorf("%s: values are NaN or infinite: %s; look with `mergekit inspect`, or accept them with --allow-non-finite", t.Name, why)}
 }
 
 // rows are the values of a router.
@@ -144,7 +174,7 @@ func (p *Plan) fill(ctx context.Context, w *tensors.Writer, g *Gates, o Options)
 	return w.Fill(ctx, tensors.Filling{Threads: o.Threads, Started: o.Started, Written: o.Written,
 		Cut: func(i int) tensors.Pieces { return tensors.Pieces{Units: p.Tasks[i].Elems(), Step: pieceElems} },
 		Worker: func() func(i int, lo, hi int64) (int64, error) {
-			a := newAssembly(p, g)
+			a := newAssembly(p, g, o.AllowNonFinite)
 			return func(i int, lo, hi int64) (int64, error) {
 				t := p.Tasks[i]
 				b, err := a.make(t, lo, hi)
