@@ -18,7 +18,7 @@ import (
 const CacheVariable = "MERGEKIT_CACHE"
 
 // derivation changes when what is made of a GGUF file's metadata does.
-const derivation = "1"
+const derivation = "2"
 
 // Directory returns the directory of the model at path: of a GGUF file the one in the cache with its configuration and tokenizer; also of a
 // directory with nothing but a GGUF file. Any other path is returned as it is.

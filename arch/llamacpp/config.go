@@ -93,20 +93,8 @@ func (m *Model) rope(config map[string]any, length int64) error {
 		return m.bad("the setting %s.rope.freq_base is %v, which is no base", m.arch, theta)
 	}
 	config["rope_theta"] = number(theta)
-	kind, _ := m.f.Text(m.arch + ".rope.scaling.type")
-	factor, _ := m.f.Float(m.arch + ".rope.scaling.factor")
-	switch {
-	case kind == "" || kind == "none" || factor == 0 || factor == 1:
-	case kind == "linear":
-		config["rope_scaling"] = map[string]any{"rope_type": "linear", "factor": number(factor)}
-	case kind == "yarn":
-		scaling := map[string]any{"rope_type": "yarn", "factor": number(factor)}
-		if n, ok := m.f.Int(m.arch + ".rope.scaling.original_context_length"); ok {
-			scaling["original_max_position_embeddings"] = n
-		}
-		config["rope_scaling"] = scaling
-	default:
-		return m.unsupported("scales its rotary embedding by %q; none, linear and yarn can be converted", kind)
+	if err := m.scaling(config); err != nil {
+		return err
 	}
 	t, ok := m.f.Tensor(ropeFactors)
 	if !ok {
@@ -126,6 +114,56 @@ func (m *Model) rope(config map[string]any, length int64) error {
 	if scaling != nil {
 		config["rope_scaling"] = scaling
 	}
+	return nil
+}
+
+// scaling sets how positions are scaled, as llama.cpp reads it: a factor alone is linear, and old files have it under another name.
+func (m *Model) scaling(config map[string]any) error {
+	kind, ok := m.f.Text(m.arch + ".rope.scaling.type")
+	if !ok {
+		kind = "linear"
+	}
+	factor, ok := m.f.Float(m.arch + ".rope.scaling.factor")
+	if !ok {
+		factor, _ = m.f.Float(m.arch + ".rope.scale_linear")
+	}
+	if !(factor >= 0) || math.IsInf(factor, 0) {
+		return m.bad("the rotary embedding is scaled by %v, which is no factor", factor)
+	}
+	switch {
+	case kind == "none" || factor == 0 || factor == 1:
+	case kind == "linear":
+		config["rope_scaling"] = map[string]any{"rope_type": "linear", "factor": number(factor)}
+	case kind == "yarn":
+		return m.yarn(config, factor)
+	default:
+		return m.unsupported("scales its rotary embedding by %.60q; none, linear and yarn can be converted", kind)
+	}
+	return nil
+}
+
+// yarn sets the scaling of Peng et al., 2023, "YaRN: efficient context window extension of large language models".
+func (m *Model) yarn(config map[string]any, factor float64) error {
+	scaling := map[string]any{"rope_type": "yarn", "factor": number(factor)}
+	prefix := m.arch + ".rope.scaling."
+	if n, ok := m.f.Int(prefix + "original_context_length"); ok {
+		scaling["original_max_position_embeddings"] = n
+	}
+	for _, key := range []string{"beta_fast", "beta_slow"} {
+		if x, ok := m.f.Float(prefix + "yarn_" + key); ok {
+			if !(x > 0) || math.IsInf(x, 0) {
+				return m.bad("the setting %syarn_%s is %v, which is no number of turns", prefix, key, x)
+			}
+			scaling[key] = number(x)
+		}
+	}
+	// What the classes of these families compute for themselves, or do without.
+	for key, plain := range map[string]float64{"attn_factor": 1, "yarn_attn_factor": 1, "yarn_ext_factor": 1, "yarn_log_multiplier": 0} {
+		if x, ok := m.f.Float(prefix + key); ok && x != plain {
+			return m.unsupported("has the setting %s%s of %v, which cannot be converted; only %v can", prefix, key, x, plain)
+		}
+	}
+	config["rope_scaling"] = scaling
 	return nil
 }
 

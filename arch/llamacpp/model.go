@@ -145,7 +145,7 @@ func describe(f *gguf.File) (*Model, error) {
 		return nil, m.bad("the setting general.architecture is missing")
 	}
 	if m.family, ok = families[m.arch]; !ok {
-		return nil, m.unsupported("has the architecture %q; llama, mistral, qwen2 and qwen3 can be converted", m.arch)
+		return nil, m.unsupported("has the architecture %.60q; llama, mistral, qwen2 and qwen3 can be converted", m.arch)
 	}
 	if n, ok := f.Int(m.arch + ".expert_count"); ok && n > 0 {
 		return nil, m.unsupported("is a mixture of %d experts; only dense models can be converted", n)

@@ -15,6 +15,13 @@ const (
 	userToken    = 4
 )
 
+// What no real vocabulary comes near: merges are looked for at every character of every token, and a warning is kept for each token that is
+// there twice.
+const (
+	maxToken = 1024
+	maxTold  = 10
+)
+
 // object is JSON in the making.
 type object = map[string]any
 
@@ -41,15 +48,24 @@ func (m *Model) writeTokenizer(files map[string][]byte) error {
 	if v.kinds, ok = m.f.Ints("tokenizer.ggml.token_type"); ok && len(v.kinds) != len(v.tokens) {
 		return m.bad("the vocabulary has %d tokens but %d kinds", len(v.tokens), len(v.kinds))
 	}
+	twice := 0
 	for i, t := range v.tokens {
+		if len(t) > maxToken {
+			return m.bad("token %d of the vocabulary has %d bytes; %d are possible", i, len(t), maxToken)
+		}
 		if !utf8.ValidString(t) {
 			return m.bad("token %d of the vocabulary is not UTF-8", i)
 		}
-		if first, twice := v.ids[t]; twice {
-			m.warn("the vocabulary has %q twice, as %d and %d; the tokenizer knows the first", t, first, i)
+		if first, there := v.ids[t]; there {
+			if twice++; twice <= maxTold {
+				m.warn("the vocabulary has %q twice, as %d and %d; the tokenizer knows the first", t, first, i)
+			}
 			continue
 		}
 		v.ids[t] = i
+	}
+	if twice > maxTold {
+		m.warn("the vocabulary has %d more tokens twice", twice-maxTold)
 	}
 	var tokenizer object
 	var err error
@@ -61,7 +77,7 @@ func (m *Model) writeTokenizer(files map[string][]byte) error {
 		addBOS = true
 		tokenizer, err = v.sentencePiece()
 	default:
-		m.warn("the tokenizer is of the kind %q; gpt2 and llama can be converted, no tokenizer is written", kind)
+		m.warn("the tokenizer is of the kind %.60q; gpt2 and llama can be converted, no tokenizer is written", kind)
 		return nil
 	}
 	if err != nil {
@@ -211,7 +227,7 @@ func (v *vocabulary) fileMerges() ([][2]string, bool, error) {
 	for i, line := range lines {
 		left, right, ok := strings.Cut(line, " ")
 		if !ok {
-			return nil, false, v.m.bad("merge %d of the tokenizer, %q, is not of two tokens", i, line)
+			return nil, false, v.m.bad("merge %d of the tokenizer, %.60q, is not of two tokens", i, line)
 		}
 		_, known := v.ids[left+right]
 		_, knownLeft := v.ids[left]
@@ -240,7 +256,7 @@ func (v *vocabulary) byteLevel() (tokenizer object, addBOS bool, err error) {
 	pre, _ := v.m.f.Text("tokenizer.ggml.pre")
 	s, known := splits[pre]
 	if !known {
-		v.m.warn("how the tokenizer splits text (tokenizer.ggml.pre is %q) is not known; it is written with GPT-2's way and may cut some texts differently", pre)
+		v.m.warn("how the tokenizer splits text (tokenizer.ggml.pre is %.60q) is not known; it is written with GPT-2's way and may cut some texts differently", pre)
 	}
 	bytes := object{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": s.regex == ""}
 	var splitter any = bytes
