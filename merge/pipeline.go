@@ -138,19 +138,21 @@ func hasWeights(dir string) error {
 	return err
 }
 
+// inside is a component of a model.
+func (p *pipeline) inside(ref recipe.ModelRef, name string) recipe.ModelRef {
+	ref.Path, ref.Revision = filepath.Join(p.dirs[placeOf(ref)], name), ""
+	return ref
+}
+
 // of is the recipe of one component.
 func (p *pipeline) of(name string) *recipe.Recipe {
 	r := *p.r
-	inside := func(ref recipe.ModelRef) recipe.ModelRef {
-		ref.Path, ref.Revision = filepath.Join(p.dirs[placeOf(ref)], name), ""
-		return ref
-	}
 	r.Models = slices.Clone(r.Models)
 	for i := range r.Models {
-		r.Models[i].Model = inside(r.Models[i].Model)
+		r.Models[i].Model = p.inside(r.Models[i].Model, name)
 	}
 	if r.Base != nil {
-		base := inside(*r.Base)
+		base := p.inside(*r.Base, name)
 		r.Base = &base
 	}
 	r.Text = r.YAML()
@@ -160,7 +162,7 @@ func (p *pipeline) of(name string) *recipe.Recipe {
 // key identifies what a component is made of and how.
 func (p *pipeline) key(name string, r *recipe.Recipe) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "component 1|%s|%s|%s|%v|%v|%d|%d|%t|", name, r.Fingerprint(), p.o.Backend.Name(), p.o.Plan.Arith, p.o.Plan.RNG, p.o.Plan.Seed, p.o.ShardBytes, p.o.AllowNonFinite)
+	fmt.Fprintf(h, "component 2|%s|%s|%s|%v|%v|%d|%d|%t|%t|", name, r.Fingerprint(), p.o.Backend.Name(), p.o.Plan.Arith, p.o.Plan.RNG, p.o.Plan.Seed, p.o.ShardBytes, p.o.AllowNonFinite, p.o.Provenance)
 	for _, ref := range p.r.References() {
 		dir := filepath.Join(p.dirs[placeOf(ref)], name)
 		var files []string
@@ -209,6 +211,9 @@ func (p *pipeline) run(ctx context.Context, out string) (*Summary, error) {
 		total.add(s)
 	}
 	if err := p.copyRest(c); err != nil {
+		return nil, err
+	}
+	if err := p.record(c); err != nil {
 		return nil, err
 	}
 	total.Seconds = time.Since(start).Seconds()

@@ -12,7 +12,6 @@ import (
 
 	"github.com/mergekit/mergekit/merge/provenance"
 	"github.com/mergekit/mergekit/merge/recipe"
-	"github.com/mergekit/mergekit/tensors"
 )
 
 // VerifyOptions say what is verified beside the output's files.
@@ -62,12 +61,7 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (*Verified, error)
 	v.Files = append(append(v.Files, index...), unknown...)
 	v.judge(v.Files)
 	if v.Good {
-		c, err := tensors.Open(dir)
-		if err != nil {
-			return nil, err
-		}
-		v.Tensors = len(c.Names())
-		if err := c.Close(); err != nil {
+		if v.Tensors, err = countTensors(dir, r); err != nil {
 			return nil, err
 		}
 	}
@@ -132,6 +126,9 @@ func (v *Verified) inputs(ctx context.Context, list []*recipe.Recipe, r *provena
 	if again.Plan.OpenAdapter == nil {
 		again.Plan.OpenAdapter = OpenAdapter
 	}
+	if isPipeline(r) && len(list) == 1 {
+		return v.pipelineInputs(ctx, list[0], r, again)
+	}
 	from, err := read(list, again)
 	if err != nil {
 		return err
@@ -181,6 +178,9 @@ func (v *Verified) reproduce(ctx context.Context, list []*recipe.Recipe, text []
 		return err
 	}
 	for _, f := range r.Outputs {
+		if filepath.Base(f.Name) == provenance.FileName { // of a component, and not made again
+			continue
+		}
 		if r.Searched && (f.Name == SearchFile || f.Name == "README.md") { // they tell of a search, which is not repeated
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -49,7 +50,7 @@ func Check(ctx context.Context, dir string, files []File, checked func(bytes int
 			if errs[i] = ctx.Err(); errs[i] != nil {
 				return
 			}
-			state, err := Compare(filepath.Join(dir, f.Name), f)
+			state, err := Compare(filepath.Join(dir, filepath.FromSlash(f.Name)), f)
 			list[i], errs[i] = Finding{f.Name, state}, err
 			if checked != nil {
 				checked(f.Bytes)
@@ -110,27 +111,43 @@ func SameBytes(a, b string) (State, error) {
 	return Same, err
 }
 
-// Unknown finds the files of an output that its record does not know.
+// Unknown finds the files of an output that its record does not know, also in the directories of what it knows.
 func (r *Record) Unknown(dir string) ([]Finding, error) {
-	entries, err := os.ReadDir(dir)
+	known, inside := map[string]bool{FileName: true, r.index(): true}, map[string]bool{".": true}
+	for _, f := range r.Outputs {
+		known[f.Name] = true
+		for d := path.Dir(f.Name); d != "."; d = path.Dir(d) {
+			inside[d] = true
+		}
+	}
+	dir, err := filepath.EvalSymlinks(dir) // a walk begins at no link
 	if err != nil {
 		return nil, err
 	}
-	known := map[string]bool{FileName: true, r.index(): true}
-	for _, f := range r.Outputs {
-		known[f.Name] = true
-	}
 	var list []Finding
-	for _, e := range entries {
-		switch name := e.Name(); {
-		case known[name]:
-		case loaded(name):
+	err = filepath.WalkDir(dir, func(file string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, file)
+		if err != nil {
+			return err
+		}
+		name := filepath.ToSlash(rel)
+		switch {
+		case known[name] || e.IsDir() && inside[name]:
+			return nil
+		case loaded(path.Base(name)):
 			list = append(list, Finding{name, Added})
 		default:
 			list = append(list, Finding{name, NotRecorded})
 		}
-	}
-	return list, nil
+		if e.IsDir() {
+			return fs.SkipDir
+		}
+		return nil
+	})
+	return list, err
 }
 
 // loaded says whether programs that open a model read a file of such a name: weights in the place of others, code, settings, templates.

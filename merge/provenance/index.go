@@ -12,7 +12,7 @@ import (
 	"github.com/mergekit/mergekit/tensors"
 )
 
-var shardName = regexp.MustCompile(`^(.+)-[0-9]{5}-of-[0-9]{5}(\.safetensors)$`)
+var shardName = regexp.MustCompile(`^([^/]+)-[0-9]{5}-of-[0-9]{5}(\.safetensors)$`)
 
 // index is the name of the index that goes with the shards of the record; "" if the weights are one file.
 func (r *Record) index() string {

@@ -175,7 +175,7 @@ func cardLicense(card []byte) string {
 	}
 	var m struct {
 		License any    `yaml:"license"`
-		Name    string `yaml:"license_name"`
+		Name    any    `yaml:"license_name"`
 	}
 	if yaml.Unmarshal(front, &m) != nil {
 		return ""
@@ -193,8 +193,8 @@ func cardLicense(card []byte) string {
 	}
 	name = strings.ToLower(strings.TrimSpace(name))
 	if name == "other" || name == "unknown" {
-		if own := strings.ToLower(strings.TrimSpace(m.Name)); own != "" {
-			name = own
+		if own, ok := m.Name.(string); ok && strings.TrimSpace(own) != "" {
+			name = strings.ToLower(strings.TrimSpace(own))
 		}
 	}
 	if len(name) > 100 || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' }) {

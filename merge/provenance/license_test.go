@@ -13,6 +13,7 @@ func TestCardLicense(t *testing.T) {
 		"---\nlicense: apache-2.0\n---\n# A":                                          "apache-2.0",
 		"\xef\xbb\xbf---\r\nlicense: MIT\r\n---\r\n":                                  "mit",
 		"---\nlicense: other\nlicense_name: Yi-License\nlicense_link: LICENSE\n---\n": "yi-license",
+		"---\nlicense: gemma\nlicense_name: [a, b]\n---\n":                            "gemma",
 		"---\nlicense: other\n---\n":                                                  "other",
 		"---\nlicense: [mit]\n---\n":                                                  "mit",
 		"---\nlicense:\n- mit\n- gpl-3.0\n---\n":                                      "several",

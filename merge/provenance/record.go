@@ -8,7 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"strings"
 
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -57,7 +59,7 @@ type Input struct {
 
 // File is a file by its content. Large files are known by their header and size alone, unless their hashes were asked for.
 type File struct {
-	Name         string `json:"name"`
+	Name         string `json:"name"` // of a file of a pipeline's component with slashes
 	Bytes        int64  `json:"bytes"`
 	SHA256       string `json:"sha256,omitempty"`
 	HeaderSHA256 string `json:"header_sha256,omitempty"` // of a safetensors file's header and its size
@@ -110,9 +112,9 @@ func Read(dir string) (*Record, error) {
 	return parse(path, text)
 }
 
-func parse(path string, text []byte) (*Record, error) {
+func parse(file string, text []byte) (*Record, error) {
 	bad := func(msg string) error {
-		return &tensors.FormatError{File: path, Msg: "is damaged: " + msg, Hint: "the output cannot be verified; merge again"}
+		return &tensors.FormatError{File: file, Msg: "is damaged: " + msg, Hint: "the output cannot be verified; merge again"}
 	}
 	if len(text) > maxRecord {
 		return nil, bad("it is too large")
@@ -123,14 +125,14 @@ func parse(path string, text []byte) (*Record, error) {
 		return nil, bad(err.Error())
 	}
 	if r.Version != 1 {
-		return nil, &tensors.FormatError{File: path, Msg: fmt.Sprintf("is of version %d, and this program reads version 1", r.Version), Hint: "use a newer mergekit"}
+		return nil, &tensors.FormatError{File: file, Msg: fmt.Sprintf("is of version %d, and this program reads version 1", r.Version), Hint: "use a newer mergekit"}
 	}
 	files := append([]File{r.Recipe}, r.Outputs...)
 	for _, in := range r.Inputs {
 		files = append(files, in.Files...)
 	}
 	for _, f := range files {
-		if f.Name == "" || f.Name != filepath.Base(f.Name) || !filepath.IsLocal(f.Name) || f.Bytes < 0 {
+		if f.Name != path.Clean(f.Name) || f.Name == "." || strings.Contains(f.Name, `\`) || !filepath.IsLocal(filepath.FromSlash(f.Name)) || f.Bytes < 0 {
 			return nil, bad(fmt.Sprintf("%q is no name of a file", f.Name))
 		}
 	}
