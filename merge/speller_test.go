@@ -194,6 +194,33 @@ func TestStagesTellInputsApart(t *testing.T) {
 	}
 }
 
+// TestStagesMendCache: a kept stage that has lost its weights, or a part of them, is made anew.
+func TestStagesMendCache(t *testing.T) {
+	b := openBackend(t, "go")
+	cache := t.TempDir()
+	var warnings []string
+	o := merge.Options{Backend: b, Force: true, Stages: merge.StageOptions{Cache: cache}, Warn: func(m string) { warnings = append(warnings, m) }}
+	out := filepath.Join(t.TempDir(), "out")
+	file := stagesFile(t, writtenStages)
+	for _, damage := range []func(file string) error{
+		func(string) error { return nil },
+		os.Remove,
+		func(file string) error { return os.Truncate(file, 100) },
+	} {
+		if list, _ := filepath.Glob(filepath.Join(cache, "two-*", "model.safetensors")); len(list) == 1 {
+			if err := damage(list[0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := merge.Run(context.Background(), file, out, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(warnings) != 2 || !strings.Contains(warnings[0], "the stage two is kept in "+cache) {
+		t.Errorf("%q", warnings)
+	}
+}
+
 // TestStagesSpareInputs: no stage and no output takes the place of what another recipe of the file reads, also where that one can be planned
 // only when stages have been made.
 func TestStagesSpareInputs(t *testing.T) {

@@ -165,8 +165,8 @@ func (st *staging) written(s *stages.Stage, dir string) {
 	st.forget()
 }
 
-// there says whether a stage is in its directory: one that a key names is whole. In a directory that a name names, the mark tells what it
-// is; without one it comes from another program and is believed, as that program does.
+// there says whether a stage is in its directory: one that a key names was whole, and must still open. In a directory that a name names, the
+// mark tells what it is; without one it comes from another program and is believed, as that program does.
 func (st *staging) there(s *stages.Stage, dir string) (bool, error) {
 	info, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -179,7 +179,16 @@ func (st *staging) there(s *stages.Stage, dir string) (bool, error) {
 		return false, &tensors.FormatError{File: dir, Msg: "is a file, and the stage " + s.Name + " is to be a directory of that name", Hint: "remove it, or choose another directory for stages"}
 	}
 	if st.o.Stages.Dir == "" {
-		return true, nil
+		c, err := tensors.Open(dir)
+		var bad *tensors.FormatError
+		if errors.As(err, &bad) { // somebody has made room, or a disk has failed
+			st.warn("the stage %s is kept in %s, but cannot be read, so it is made anew: %s", s.Name, dir, bad.Msg)
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		return true, c.Close()
 	}
 	mark, err := os.ReadFile(filepath.Join(dir, stageMark))
 	marked := err == nil
