@@ -64,7 +64,11 @@ func run(ctx context.Context, args []string) int {
 		if cmd.Flags().Lookup("resume") != nil {
 			hint = "; the same command with --resume finishes it"
 		}
-		fmt.Fprintln(os.Stderr, "interrupted"+hint)
+		if jsonWanted(cmd) {
+			writeJSON(os.Stdout, map[string]any{"event": "interrupted", "message": "interrupted" + hint, "status": status})
+		} else {
+			fmt.Fprintln(os.Stderr, "interrupted"+hint)
+		}
 		return status
 	}
 	if !errors.Is(err, errQuiet) {

@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -52,5 +56,32 @@ func TestStatusOf(t *testing.T) {
 				t.Errorf("%T: status %d, want %d", c.err, got, c.want)
 			}
 		}
+	}
+}
+
+// TestInterruptedAsJSON: with --json also what is interrupted says so on standard output, as every other end does.
+func TestInterruptedAsJSON(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout := os.Stdout
+	os.Stdout = write
+	status := run(ctx, []string{"mergekit", "diff", "../../testdata/golden/models/ft1", "../../testdata/golden/models/ft2", "--json"})
+	os.Stdout = stdout
+	write.Close()
+	out, err := io.ReadAll(read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	var last struct {
+		Event  string
+		Status int
+	}
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || last.Event != "interrupted" || last.Status != exitInterrupted || status != exitInterrupted {
+		t.Errorf("status %d, said %q (%v)", status, out, err)
 	}
 }

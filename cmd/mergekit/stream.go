@@ -68,7 +68,7 @@ func (o *streamOptions) close(cmd *cobra.Command) {
 	if o.streamer == nil {
 		return
 	}
-	if !quietWanted(cmd) && !jsonWanted(cmd) {
+	if !quietWanted(cmd) && !jsonWanted(cmd) && o.streamer.Promised() > 0 {
 		fmt.Fprintf(os.Stderr, "read %s of %s of weights where they are\n", bytesText(o.streamer.Received()), bytesText(o.streamer.Promised()))
 	}
 	_ = o.streamer.Close()

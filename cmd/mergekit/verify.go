@@ -13,6 +13,7 @@ import (
 	"github.com/mergekit/mergekit/internal/progress"
 	"github.com/mergekit/mergekit/merge"
 	"github.com/mergekit/mergekit/merge/provenance"
+	"github.com/mergekit/mergekit/merge/recipe"
 )
 
 func newVerifyCommand() *cobra.Command {
@@ -70,6 +71,10 @@ func runVerify(cmd *cobra.Command, dir, choice string, o merge.VerifyOptions) er
 	o.Merge.Started, o.Merge.Written = show("merging"), func(n int64) { bar.Add(n) }
 	v, err := merge.Verify(cmd.Context(), dir, o)
 	bar.Done()
+	var at *recipe.Error
+	if errors.As(err, &at) && at.Pos.Line > 0 && o.Recipe == "" && o.From == "" { // the recipe made the output once, so it is the paths
+		return fmt.Errorf("%w; the recipe's relative paths were looked for from the working directory: name its own file with --recipe, or say with --from where they start", err)
+	}
 	if err != nil {
 		return err
 	}
