@@ -147,11 +147,11 @@ func notRead(p *plan.Plan, out string) error {
 
 // apart refuses an output in the place of an input.
 func apart(model, dir, adapterDir, out string) error {
-	if adapterDir != "" && tensors.SameDir(adapterDir, out) {
-		return &tensors.FormatError{File: out, Msg: "the output is the directory of the adapter of " + model, Hint: "choose another output directory"}
+	if adapterDir != "" && tensors.Holds(out, adapterDir) {
+		return &tensors.FormatError{File: out, Msg: "the output is the directory of the adapter of " + model + ", or holds it", Hint: "choose another output directory"}
 	}
-	if tensors.SameDir(dir, out) {
-		return &tensors.FormatError{File: out, Msg: "the output is the directory of the input " + model, Hint: "choose another output directory"}
+	if tensors.Holds(out, dir) {
+		return &tensors.FormatError{File: out, Msg: "the output is the directory of the input " + model + ", or holds it", Hint: "choose another output directory"}
 	}
 	return nil
 }

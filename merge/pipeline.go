@@ -180,8 +180,8 @@ func (p *pipeline) key(name string, r *recipe.Recipe) string {
 func (p *pipeline) run(ctx context.Context, out string) (*Summary, error) {
 	start := time.Now()
 	for _, dir := range p.dirs {
-		if tensors.SameDir(dir, out) {
-			return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of an input", Hint: "choose another output directory"}
+		if tensors.Holds(out, dir) {
+			return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of an input, or holds it", Hint: "choose another output directory"}
 		}
 	}
 	c, err := tensors.CreateCollection(out, p.o.Force, p.o.Resume)

@@ -45,8 +45,8 @@ func Create(config, out string, seed uint64, force bool) (*Created, error) {
 		}
 		return nil, err
 	}
-	if dir != "" && tensors.SameDir(dir, out) {
-		return nil, &tensors.FormatError{File: out, Msg: "is the directory of the config.json itself; give another --output"}
+	if dir != "" && tensors.Holds(out, dir) {
+		return nil, &tensors.FormatError{File: out, Msg: "is the directory of the config.json itself, or holds it; give another --output"}
 	}
 	made := &Created{Tensors: len(weights)}
 	var infos []tensors.Info

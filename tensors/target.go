@@ -215,6 +215,15 @@ func SameDir(a, b string) bool {
 	return resolve(a) == resolve(b)
 }
 
+// Holds reports whether what is at path in is the directory out or lies below it, so that an output that replaces out would remove it.
+func Holds(out, in string) bool {
+	if SameDir(in, out) {
+		return true
+	}
+	rel, err := filepath.Rel(resolve(out), resolve(in))
+	return err == nil && filepath.IsLocal(rel)
+}
+
 // resolve makes a path absolute and resolves the symbolic links in as much of it as exists.
 func resolve(path string) string {
 	path, err := filepath.Abs(path)

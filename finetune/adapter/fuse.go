@@ -52,8 +52,8 @@ func Fuse(ctx context.Context, base, dir, out string, o FuseOptions) (*FuseRepor
 	}
 	defer f.close()
 	for _, in := range []string{f.baseDir, dir} {
-		if tensors.SameDir(in, out) {
-			return nil, &tensors.FormatError{File: out, Msg: "the output is a directory that is read", Hint: "choose another output directory"}
+		if tensors.Holds(out, in) {
+			return nil, &tensors.FormatError{File: out, Msg: "the output is a directory that is read, or holds it", Hint: "choose another output directory"}
 		}
 	}
 	if err := f.plan(); err != nil {

@@ -40,8 +40,8 @@ func Apply(ctx context.Context, dir, out string, parts []Part, o ApplyOptions) (
 	if o.OnOverlap == "" {
 		o.OnOverlap = Sum
 	}
-	if tensors.SameDir(dir, out) {
-		return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of the checkpoint", Hint: "choose another output directory"}
+	if tensors.Holds(out, dir) {
+		return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of the checkpoint, or holds it", Hint: "choose another output directory"}
 	}
 	c, err := checkpoint.Open(dir)
 	if err != nil {
@@ -49,8 +49,8 @@ func Apply(ctx context.Context, dir, out string, parts []Part, o ApplyOptions) (
 	}
 	defer c.Close()
 	origin := o.Origin
-	if origin != nil && tensors.SameDir(origin.Path(), out) {
-		return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of the base", Hint: "choose another output directory"}
+	if origin != nil && tensors.Holds(out, origin.Path()) {
+		return nil, &tensors.FormatError{File: out, Msg: "the output is the directory of the base, or holds it", Hint: "choose another output directory"}
 	}
 	if origin == nil {
 		origin = c

@@ -37,11 +37,11 @@ type TransportReport struct {
 // What has no such image is refused with the reason: DoRA's magnitudes under a map that changes the lengths of rows, gains of a turned
 // stream, and heads that the spec does not know.
 func TransportAdapter(m *Map, base, dir, out string, o TransportOptions) (*TransportReport, error) {
-	if tensors.SameDir(dir, out) {
-		return nil, &tensors.FormatError{File: out, Msg: "the output is the adapter's own directory", Hint: "choose another output directory"}
+	if tensors.Holds(out, dir) {
+		return nil, &tensors.FormatError{File: out, Msg: "the output is the adapter's own directory, or holds it", Hint: "choose another output directory"}
 	}
-	if tensors.SameDir(base, out) {
-		return nil, &tensors.FormatError{File: out, Msg: "the output is the base's directory", Hint: "choose another output directory"}
+	if tensors.Holds(out, base) {
+		return nil, &tensors.FormatError{File: out, Msg: "the output is the base's directory, or holds it", Hint: "choose another output directory"}
 	}
 	a, err := adapter.Open(dir)
 	if err != nil {

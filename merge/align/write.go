@@ -56,8 +56,8 @@ func Write(ctx context.Context, m *Map, from *tensors.Checkpoint, dir, out strin
 	if o.DType != nil && !o.DType.IsFloat() {
 		return nil, &Error{Msg: "weights cannot become " + o.DType.String(), Hint: "use float32, float16, bfloat16 or float64"}
 	}
-	if dir != "" && tensors.SameDir(dir, out) {
-		return nil, &tensors.FormatError{File: out, Msg: "the output is a directory that is read", Hint: "choose another output directory"}
+	if dir != "" && tensors.Holds(out, dir) {
+		return nil, &tensors.FormatError{File: out, Msg: "the output is a directory that is read, or holds it", Hint: "choose another output directory"}
 	}
 	w := &writing{m: m, from: from, dir: dir, o: o}
 	if err := w.plan(); err != nil {

@@ -54,8 +54,8 @@ type Report struct {
 // have, or have another one. The output appears whole or not at all.
 func Missing(ctx context.Context, base, part, out string, o Options) (*Report, error) {
 	for _, dir := range []string{base, part} {
-		if tensors.SameDir(dir, out) {
-			return nil, &Error{File: out, Msg: "the output is the directory of " + dir, Hint: "choose another output directory"}
+		if tensors.Holds(out, dir) {
+			return nil, &Error{File: out, Msg: "the output is the directory of " + dir + ", or holds it", Hint: "choose another output directory"}
 		}
 	}
 	b, err := checkpoint.Open(base)

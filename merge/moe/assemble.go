@@ -80,8 +80,8 @@ func Assemble(ctx context.Context, p *Plan, out string, o Options) (*Summary, er
 	watch := memory.Watch()
 	defer watch.Stop()
 	for _, m := range p.Models {
-		if tensors.SameDir(m.Dir, out) || m.AdapterDir != "" && tensors.SameDir(m.AdapterDir, out) {
-			return nil, &tensors.FormatError{File: out, Msg: "the output is a directory of the input " + m.Name(), Hint: "choose another output directory"}
+		if tensors.Holds(out, m.Dir) || m.AdapterDir != "" && tensors.Holds(out, m.AdapterDir) {
+			return nil, &tensors.FormatError{File: out, Msg: "the output is a directory of the input " + m.Name() + ", or holds it", Hint: "choose another output directory"}
 		}
 	}
 	if err := tensors.CheckOutput(out, o.Force, o.Resume); err != nil { // before the forward pass

@@ -174,8 +174,8 @@ func cardLicense(card []byte) string {
 		return ""
 	}
 	var m struct {
-		License any    `yaml:"license"`
-		Name    any    `yaml:"license_name"`
+		License any `yaml:"license"`
+		Name    any `yaml:"license_name"`
 	}
 	if yaml.Unmarshal(front, &m) != nil {
 		return ""

@@ -41,8 +41,8 @@ func Run(ctx context.Context, model, donor, out string, o Options) (*Report, err
 		return nil, err
 	}
 	for _, dir := range []string{model, donor} {
-		if tensors.SameDir(dir, out) {
-			return nil, &Error{File: out, Msg: "the output is the directory of " + dir, Hint: "choose another output directory"}
+		if tensors.Holds(out, dir) {
+			return nil, &Error{File: out, Msg: "the output is the directory of " + dir + ", or holds it", Hint: "choose another output directory"}
 		}
 	}
 	t := &transplant{ctx: ctx, o: &o, out: out, report: &Report{Output: out, Method: o.Method}}
