@@ -171,24 +171,27 @@ func (s *site) weights(x []float32, list []neighbour) ([]float64, error) {
 	if s.o.Scheme == "least_squares" {
 		return leastSquares(a, len(list), d, b)
 	}
-	// Barycentric: the weights add up to one, so the first landmark is the origin and the others are directions from it.
-	origin := a[:d]
-	for i := range b {
-		b[i] -= origin[i]
+	// Barycentric: the weights add up to one. Around the mean of the landmarks the shortest weights that fit add up to zero of themselves,
+	// and those of the mean are equal: the shortest of all such weights, whichever landmark comes first.
+	even := 1 / float64(len(list))
+	mean := make([]float64, d)
+	for i, v := range a {
+		mean[i%d] += even * v
 	}
-	rest := append([]float64(nil), a[d:]...)
-	for i := range rest {
-		rest[i] -= origin[i%d]
+	for i := range a {
+		a[i] -= mean[i%d]
 	}
-	w, err := leastSquares(rest, len(list)-1, d, b)
+	for i, v := range mean {
+		b[i] -= v
+	}
+	w, err := leastSquares(a, len(list), d, b)
 	if err != nil {
 		return nil, err
 	}
-	sum := 0.0
-	for _, v := range w {
-		sum += v
+	for k := range w {
+		w[k] += even
 	}
-	return append([]float64{1 - sum}, w...), nil
+	return w, nil
 }
 
 // leastSquares returns the shortest w of length n for which Aᵀ·w comes nearest to b, A by rows [n, d].

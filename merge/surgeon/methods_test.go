@@ -313,6 +313,49 @@ func TestMagikarp(t *testing.T) {
 	}
 }
 
+// TestMagikarpReserved: tokens that are there for later count as never used, although they have rows and ids.
+func TestMagikarpReserved(t *testing.T) {
+	const d, n = 8, 300
+	var m, donor []entry
+	for i := range n {
+		name := fmt.Sprintf("Ġtoken%d", i)
+		m, donor = append(m, entry{text: name, row: normalRow(d, "m"+name)}), append(donor, entry{text: name, row: normalRow(d, "d"+name)})
+	}
+	idle := normalRow(d, "idle")
+	for i := range 2 {
+		e := entry{text: fmt.Sprintf("<|reserved_special_token_%d|>", i), special: true, row: idle}
+		m, donor = append(m, e), append(donor, e)
+	}
+	m[20].row = slices.Clone(idle)
+	out, _ := operated(t, made(t, m, nil, nil), made(t, donor, nil, nil), Options{Magikarp: true, K: 4})
+	x, _ := matrixOf(t, open(t, out), "model.embed_tokens.weight")
+	if !slices.Equal(x[n*d:], make([]float32, 2*d)) {
+		t.Error("tokens that neither model has used are not zero")
+	}
+	if slices.Equal(x[20*d:][:d], idle) || !slices.Equal(x[30*d:][:d], m[30].row) {
+		t.Error("a row like those of reserved tokens is copied, or a trained one is not")
+	}
+}
+
+// TestBarycentric: where more landmarks are given than fix the weights, the shortest weights of sum one are taken, whichever landmark is the
+// nearest. Around the middle of the square those of (0.5, 0) are 0.25 ± 0.25 along x.
+func TestBarycentric(t *testing.T) {
+	var m, donor []entry
+	for i, corner := range [][]float32{{1, 0}, {-1, 0}, {0, 1}, {0, -1}} {
+		name, row := fmt.Sprintf("Ġcorner%d", i), make([]float32, 4)
+		row[i] = 1 // the model's row of a sum is its weights
+		m, donor = append(m, entry{text: name, row: row}), append(donor, entry{text: name, row: corner})
+	}
+	donor = append(donor, entry{text: "Ġnew", row: []float32{0.5, 0}})
+	out, _ := operated(t, made(t, m, nil, nil), made(t, donor, nil, nil), Options{Method: "common_interpolation", Scheme: "barycentric", K: 4})
+	x, _ := matrixOf(t, open(t, out), "model.embed_tokens.weight")
+	for i, want := range []float64{0.5, 0, 0.25, 0.25} {
+		if got := float64(x[4*4+i]); math.Abs(got-want) > 1e-6 {
+			t.Errorf("weight %d is %v, want %v", i, got, want)
+		}
+	}
+}
+
 // TestBeyond: ids without a row in the donor are no error; their rows are zero, and the report counts them.
 func TestBeyond(t *testing.T) {
 	const d, n = 6, 20

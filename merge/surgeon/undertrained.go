@@ -3,10 +3,11 @@ package surgeon
 import (
 	"math"
 	"slices"
+	"strings"
 )
 
 // undertrained finds the rows that training hardly touched: those that are shorter than all but a hundredth of the rows, and those that point
-// where the rows of ids without a token point. It works on the input embedding. Land and Bartolo, 2024, "Fishing for Magikarp: automatically
+// where the rows point that no text ever used: of ids without a token, and of tokens that are called reserved. Those are undertrained, too. It works on the input embedding. Land and Bartolo, 2024, "Fishing for Magikarp: automatically
 // detecting under-trained tokens in large language models".
 func (s *subject) undertrained() (map[int]bool, error) {
 	r, err := openRows(s.ckpt, s.embed[0])
@@ -14,11 +15,15 @@ func (s *subject) undertrained() (map[int]bool, error) {
 		return nil, err
 	}
 	var used, unused []int32
+	out := map[int]bool{}
 	for id := range r.n {
-		if id < s.words.size && s.words.key[id] != "" {
+		if id < s.words.size && s.words.key[id] != "" && !reserved(s.words.text[id]) {
 			used = append(used, int32(id))
-		} else {
-			unused = append(unused, int32(id))
+			continue
+		}
+		unused = append(unused, int32(id))
+		if id < s.words.size && s.words.key[id] != "" {
+			out[id] = true
 		}
 	}
 	if len(used) == 0 {
@@ -55,13 +60,23 @@ func (s *subject) undertrained() (map[int]bool, error) {
 	}
 	const share, leastCosine = 0.01, 0.5
 	short, alike := quantile(norms, share), max(leastCosine, quantile(cosines, 1-share))
-	out := map[int]bool{}
 	for i, id := range used {
 		if norms[i] < short || cosines[i] > alike {
 			out[int(id)] = true
 		}
 	}
 	return out, nil
+}
+
+// reserved says whether a token's name tells that it is there for later: <|reserved_special_token_0|> of Llama 3, <unused0> of Gemma, [unused1]
+// of BERT.
+func reserved(text string) bool {
+	for _, mark := range []string{"reserved_special_token", "unused_token", "<unused", "[unused"} {
+		if strings.Contains(text, mark) {
+			return true
+		}
+	}
+	return false
 }
 
 // quantile interpolates between the values in order, as torch and NumPy do.
