@@ -181,6 +181,9 @@ func (r resolver) openAt(ref recipe.ModelRef, dir string) (*Model, error) {
 	}
 	m.override()
 	if m.Checkpoint, err = checkpoint.Open(dir); err != nil {
+		if moved := (*hub.TransferError)(nil); errors.As(err, &moved) { // a header that is read where it is
+			return nil, &FetchError{ref, err}
+		}
 		return nil, fmt.Errorf("model %s: %w", ref, err)
 	}
 	return m, r.adapt(m)
