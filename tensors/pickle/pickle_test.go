@@ -209,6 +209,9 @@ func TestLegacyProtocols(t *testing.T) {
 		if raw, err := root.(*Dict).Values["n"].(*Tensor).Data(); err != nil || string(raw) != "12345678" {
 			t.Errorf("protocol %d: %q, %v", protocol, raw, err)
 		}
+		if _, err := Read(bytes.NewReader(data), int64(len(data)-1)); err == nil || !strings.Contains(err.Error(), `of 2 elements does not fit in what is left of the file`) {
+			t.Errorf("protocol %d, cut short: %v", protocol, err)
+		}
 	}
 }
 
