@@ -211,3 +211,28 @@ func TestStageDirectory(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestStageDirectoryHere keeps stages where the recipes are, so that a second run finds directories of their names.
+func TestStageDirectoryHere(t *testing.T) {
+	b := openBackend(t, "go")
+	file := stagesFile(t, writtenStages)
+	dir := filepath.Dir(file)
+	o := merge.Options{Backend: b, Force: true, Stages: merge.StageOptions{Dir: dir, Lazy: true}}
+	for _, want := range []string{"one made, two made", "one reused, two reused"} {
+		s, err := merge.Run(context.Background(), file, filepath.Join(dir, "out"), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if states(s) != want {
+			t.Errorf("%s; want %s", states(s), want)
+		}
+	}
+	// A model of the user's is no such thing.
+	if err := os.Remove(filepath.Join(dir, "one", "mergekit_stage.txt")); err != nil {
+		t.Fatal(err)
+	}
+	var syntax *recipe.Error
+	if _, err := merge.Run(context.Background(), file, filepath.Join(dir, "out"), o); !errors.As(err, &syntax) || !strings.Contains(err.Error(), "one is a path that exists") {
+		t.Error(err)
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/mergekit/mergekit/merge/recipe"
 	"github.com/mergekit/mergekit/merge/stages"
 	"github.com/mergekit/mergekit/merge/stream"
+	"github.com/mergekit/mergekit/tensors"
 )
 
 // StageOptions say where the stages of a file with several recipes are written.
@@ -51,6 +52,15 @@ type StageReport struct {
 // stageMark is the file that says which stage a directory holds, where its name does not.
 const stageMark = "mergekit_stage.txt"
 
+// made says whether a path is a stage that has appeared in Dir: that may be the working directory, or the one of the recipes.
+func (o StageOptions) made(path string) bool {
+	if o.Dir == "" || !tensors.SameDir(path, filepath.Join(o.Dir, filepath.Base(path))) {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(path, stageMark))
+	return err == nil
+}
+
 // staging is the merge of a file with several recipes.
 type staging struct {
 	g      *stages.Graph
@@ -71,7 +81,7 @@ func newStaging(list []*recipe.Recipe, o Options) (*staging, error) {
 	if o.Plan.OpenAdapter == nil {
 		o.Plan.OpenAdapter = OpenAdapter
 	}
-	g, err := stages.Build(list)
+	g, err := stages.Build(list, o.Stages.made)
 	if err != nil {
 		return nil, err
 	}

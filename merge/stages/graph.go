@@ -47,8 +47,9 @@ func (g *Graph) Named(path string) *Stage { return g.named[path] }
 // reserved are names that tokenizer settings have a meaning for.
 var reserved = []string{recipe.TokenizerUnion, recipe.TokenizerBase}
 
-// Build makes the graph of a file's recipes. Faults are *recipe.Error, joined.
-func Build(list []*recipe.Recipe) (*Graph, error) {
+// Build makes the graph of a file's recipes. Faults are *recipe.Error, joined. made says of a path that has a recipe's name whether it is what
+// that recipe has made before; any other one could be meant instead of the recipe. nil: none is.
+func Build(list []*recipe.Recipe, made func(path string) bool) (*Graph, error) {
 	g := &Graph{named: map[string]*Stage{}}
 	var errs []error
 	bad := func(r *recipe.Recipe, pos recipe.Pos, format string, args ...any) {
@@ -83,7 +84,7 @@ func Build(list []*recipe.Recipe) (*Graph, error) {
 		errs = append(errs, g.link(s)...)
 	}
 	for name, s := range g.named {
-		if at, ok := plan.Local(s.Recipe.File, name); ok && len(s.UsedBy) > 0 {
+		if at, ok := plan.Local(s.Recipe.File, name); ok && len(s.UsedBy) > 0 && (made == nil || !made(at)) {
 			bad(s.Recipe, s.Recipe.NamePos, "name: %s is a path that exists, too (%s), so it is not clear what it means at line %d; give the document another name",
 				name, at, firstUse(s).Line)
 		}

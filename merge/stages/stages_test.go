@@ -37,7 +37,7 @@ func build(t *testing.T, docs ...string) (*Graph, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Build(list)
+	return Build(list, nil)
 }
 
 func names(list []*Stage) (out []string) {
@@ -133,11 +133,14 @@ func TestShadow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = Build(list)
+		_, err = Build(list, nil)
 		if refused := err != nil; refused != want {
 			t.Errorf("%s%v", text, err)
 		} else if want && !strings.Contains(err.Error(), "f.yml:2:7: name: one is a path that exists, too") {
 			t.Error(err)
+		}
+		if _, err = Build(list, func(path string) bool { return path == filepath.Join(dir, "one") }); err != nil {
+			t.Errorf("what the recipe itself has made is in its way: %v", err)
 		}
 	}
 }
@@ -241,7 +244,7 @@ func FuzzBuild(f *testing.F) {
 		if err != nil {
 			return
 		}
-		g, err := Build(list)
+		g, err := Build(list, nil)
 		if err != nil {
 			var e *recipe.Error
 			if !errors.As(err, &e) || e.Pos.Line < 1 {
