@@ -166,6 +166,9 @@ func (c *Client) create(ctx context.Context, n Name, private bool) error {
 	_, err = c.call(ctx, question{method: http.MethodPost, address: c.address("api", "repos", "create"), body: body, header: jsonHeader(), repo: n.Written}, nil)
 	var refused *Error
 	if errors.As(err, &refused) && refused.Status == http.StatusConflict {
+		if private {
+			c.warn("%s: exists already, and --private does not change who may read it", n.Written)
+		}
 		return nil
 	}
 	return err

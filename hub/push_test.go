@@ -113,6 +113,22 @@ func TestPush(t *testing.T) {
 	}
 }
 
+// Who asks for a private repository and has one already may have a public one.
+func TestPushPrivateToWhatExists(t *testing.T) {
+	h := fakehub.Start(t)
+	dir, _ := result(t)
+	var warned []string
+	c := asking(t, h, func(s *Settings) { s.Token, s.Warn = h.Token, func(m string) { warned = append(warned, m) } })
+	for _, want := range []int{0, 1} {
+		if _, err := c.Push(context.Background(), dir, mustName(t, "me/merged"), PushOptions{Private: true}); err != nil || len(warned) != want {
+			t.Errorf("warnings %q, %v", warned, err)
+		}
+	}
+	if len(warned) == 1 && !strings.Contains(warned[0], "me/merged: exists already, and --private does not change who may read it") {
+		t.Error(warned)
+	}
+}
+
 // Failures of hub and store, a few times: the push ends well; always: nothing can be seen of it.
 func TestPushFaults(t *testing.T) {
 	for name, fault := range map[string]fakehub.Fault{
