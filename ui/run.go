@@ -189,10 +189,14 @@ func (r *runner) hooked(ctx context.Context, o merge.Options) merge.Options {
 
 // merge does the work.
 func (r *runner) merge(ctx context.Context, file, out string, o merge.Options) {
-	watching := make(chan struct{})
-	go r.measure(watching)
+	watching, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		r.measure(watching)
+	}()
 	s, err := merge.Run(ctx, file, out, o)
 	close(watching)
+	<-watched // or it would tell the rate of a run that has ended
 	interrupted := err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled)
 	r.change(func(now *run) {
 		now.Seconds, now.Rate, now.Left, now.Step = time.Since(r.began).Seconds(), 0, 0, ""

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,14 +35,20 @@ func writeManual(cmd *cobra.Command, dir string) error {
 	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "mergekit " + version, Manual: "mergekit", Date: &date}, dir); err != nil {
 		return err
 	}
-	pages, err := filepath.Glob(filepath.Join(dir, "mergekit*.1"))
+	entries, err := os.ReadDir(dir) // a pattern would take characters of dir for its own
 	if err != nil {
 		return err
 	}
+	pages := 0
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "mergekit") && filepath.Ext(e.Name()) == ".1" {
+			pages++
+		}
+	}
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, map[string]any{"output": dir, "pages": len(pages)})
+		writeJSON(os.Stdout, map[string]any{"output": dir, "pages": pages})
 	} else if !quietWanted(cmd) {
-		fmt.Printf("%s: %d pages\n", dir, len(pages))
+		fmt.Printf("%s: %d pages\n", dir, pages)
 	}
 	return nil
 }
