@@ -115,7 +115,7 @@ func legacy(c content, data []byte) (any, error) {
 		}
 		n := binary.LittleEndian.Uint64(count)
 		if n != uint64(s.elems) {
-			return nil, bad("storage %.200q is to have %d elements, and has %d", key, s.elems, n)
+			return nil, bad("storage %.200q is to have %d elements, and has %d in what is left of the file", key, s.elems, n)
 		}
 		if s.elems > (c.size-at-8)/int64(s.dtype.Size()) {
 			return nil, bad("storage %.200q of %d elements does not fit in what is left of the file", key, s.elems)
