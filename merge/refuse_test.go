@@ -10,6 +10,7 @@ import (
 
 	"github.com/mergekit/mergekit/merge"
 	"github.com/mergekit/mergekit/merge/method"
+	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/merge/recipe"
 )
 
@@ -52,5 +53,32 @@ func TestRefusedParameters(t *testing.T) {
 		case !strings.Contains(err.Error(), c.want) || at.Pos.Line != c.line || at.Pos.Col != c.col:
 			t.Errorf("%s\n%v, want %d:%d %s", c.text, err, c.line, c.col, c.want)
 		}
+	}
+}
+
+// An adapter's directory is no model: the mean of its factors would be the mean of no changes. As bare tensors it may be merged.
+func TestAdapterAsModel(t *testing.T) {
+	models, err := filepath.Abs("../testdata/golden/models")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "recipe.yml")
+	text := "merge_method: linear\nmodels:\n  - model: " + models + "/lora1\n    parameters: {weight: 1}\n"
+	if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	_, err = merge.Run(context.Background(), file, out, merge.Options{Backend: goBackend(t)})
+	var at *recipe.Error
+	if !errors.As(err, &at) || at.Pos.Line != 3 || !strings.Contains(err.Error(), "is an adapter and no model; name it after its base") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(out); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is an output: %v", err)
+	}
+	o := merge.Options{Backend: goBackend(t)}
+	o.Plan.Raw = plan.RawStrict
+	if _, err = merge.Run(context.Background(), file, out, o); err != nil {
+		t.Error(err)
 	}
 }

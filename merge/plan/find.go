@@ -30,7 +30,7 @@ func LocalModel(ref recipe.ModelRef, r *recipe.Recipe) (dir string, ok bool) {
 // OpenModel opens configuration, headers and adapter of a reference outside of a plan. Paths are relative to the working directory or,
 // as in a recipe, to dir. The caller closes the model.
 func OpenModel(ref recipe.ModelRef, dir string, o Options) (*Model, error) {
-	r := resolver{recipeDir: dir, fetch: o.Fetch, openAdapter: o.OpenAdapter}
+	r := resolver{recipeDir: dir, fetch: o.Fetch, openAdapter: o.OpenAdapter, raw: o.Raw != ""}
 	m, err := r.open(ref)
 	if err != nil {
 		if m != nil {

@@ -38,6 +38,7 @@ type resolver struct {
 	openAdapter OpenAdapter
 	base        *recipe.ModelRef // of the recipe: what sparse differences that stand alone are on
 	stage       OpenStage        // nil: there are none
+	raw         bool             // inputs are files of tensors, whatever these are for
 }
 
 // Fetch brings what is not on this machine here and returns its directory or file: a model of a hub, or one in an object store.
@@ -179,6 +180,10 @@ func (r resolver) openAt(ref recipe.ModelRef, dir string) (*Model, error) {
 			return nil, fmt.Errorf("model %s: %w", ref, err)
 		}
 	}
+	if m.Config == nil && !r.raw && isAdapter(dir) {
+		// Its factors have names and shapes like any tensors, and what a merge made of each on its own would be no adapter's sum.
+		return nil, fmt.Errorf("model %s: is an adapter and no model; name it after its base (BASE+%s), or merge adapters with mergekit adapters combine", ref, ref.Path)
+	}
 	m.override()
 	if m.Checkpoint, err = checkpoint.Open(dir); err != nil {
 		if moved := (*hub.TransferError)(nil); errors.As(err, &moved) { // a header that is read where it is
@@ -187,6 +192,12 @@ func (r resolver) openAt(ref recipe.ModelRef, dir string) (*Model, error) {
 		return nil, fmt.Errorf("model %s: %w", ref, err)
 	}
 	return m, r.adapt(m)
+}
+
+// isAdapter reports whether a directory is that of an adapter, as peft writes them.
+func isAdapter(dir string) bool {
+	st, err := os.Stat(filepath.Join(dir, "adapter_config.json"))
+	return err == nil && st.Mode().IsRegular()
 }
 
 // openOnBase opens a sparse difference that a recipe names as a model: it stands on the recipe's base.

@@ -273,7 +273,8 @@ func (b *builder) chooseMethod() error {
 func (p *Plan) recipeDir() string { return filepath.Dir(p.Recipe.File) }
 
 func (b *builder) resolver() resolver {
-	return resolver{recipeDir: b.recipeDir(), fetch: b.Options.Fetch, openAdapter: b.Options.OpenAdapter, base: b.Recipe.Base, stage: b.Options.OpenStage}
+	return resolver{recipeDir: b.recipeDir(), fetch: b.Options.Fetch, openAdapter: b.Options.OpenAdapter, base: b.Recipe.Base, stage: b.Options.OpenStage,
+		raw: b.Options.Raw != ""}
 }
 
 func (b *builder) openModels() error {
