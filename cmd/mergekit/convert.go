@@ -21,9 +21,9 @@ func newConvertCommand() *cobra.Command {
 	var o convertOptions
 	cmd := &cobra.Command{
 		Use:   "convert SRC OUT",
-		Short: "Change a checkpoint's dtype or shards, or turn a GGUF file into a Hugging Face directory",
-		Long: `convert writes a copy of a checkpoint with another dtype or shard size, or turns a GGUF file into a Hugging Face
-directory: weights, config.json, tokenizer, chat template.
+		Short: "Change a checkpoint's dtype or shards, or turn PyTorch, GGUF and quantised ones into safetensors",
+		Long: `convert writes a copy of a checkpoint with another dtype or shard size. PyTorch files and quantised checkpoints become plain
+safetensors, and a GGUF file becomes a Hugging Face directory: weights, config.json, tokenizer, chat template.
 
 EXIT STATUS
   0 done, 1 failed, 2 bad input, 130 interrupted (finish with --resume)`,

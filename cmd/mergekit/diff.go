@@ -43,6 +43,12 @@ EXIT STATUS
 }
 
 func runDiff(cmd *cobra.Command, pa, pb string, o *diffOptions) error {
+	if err := checkThreads(o.threads); err != nil {
+		return err
+	}
+	if !(o.tolerance >= 0) || !(o.ulps >= 0) {
+		return usageError{fmt.Errorf("--tolerance and --ulps must be numbers from 0")}
+	}
 	if err := bring(cmd, &pa, &pb); err != nil {
 		return err
 	}

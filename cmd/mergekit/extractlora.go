@@ -42,6 +42,7 @@ func newExtractLoraCommand() *cobra.Command {
 	f.Float64Var(&o.Floor, "sv-epsilon", 0, "drop singular values up to this one")
 	bothFlags(cmd, &o.skip, "skip-undecomposable", false, "leave out norms and whatever else is no matrix")
 	f.BoolVar(&o.Exact, "exact", false, "decompose in full (beyond Python's tool)")
+	idle(cmd, "allow-crimes", "unsafe-truncate-embeddings", "cuda", "gpu-rich", "device", "backend", "num-threads", "out-shard-size", "copy-tokenizer", "write-model-card", "safe-serialization")
 	f.StringVar(&o.dtype, "dtype", "native", "dtype of the adapter (beyond Python's tool)")
 	f.StringVar(&o.compat, "compat", adapter.Full, "keys of adapter_config.json: full or minimal (beyond Python's tool)")
 	return cmd

@@ -50,8 +50,8 @@ func runFillMissing(cmd *cobra.Command, args []string, o *fillOptions) error {
 	if o.out == "" {
 		return usageError{fmt.Errorf("%s needs --out", cmd.CommandPath())}
 	}
-	if o.Threads < 0 {
-		return usageError{fmt.Errorf("--threads %d: give a positive number, or 0 for all cores", o.Threads)}
+	if err := checkThreads(o.Threads); err != nil {
+		return err
 	}
 	var err error
 	if o.ShardBytes, err = parseSize("--shard-size", o.shardSize); err != nil {

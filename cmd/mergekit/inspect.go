@@ -23,9 +23,15 @@ func newInspectCommand() *cobra.Command {
 		Use:   "inspect CKPT",
 		Short: "List a checkpoint's tensors with norms and non-finite values",
 		Long: `inspect lists the tensors of a checkpoint with their norms and with what is not finite in them. With --tensor it shows one of them:
-range, mean, deviation, and a histogram of its values.`,
+range, mean, deviation, and a histogram of its values.
+
+EXIT STATUS
+  0 done, 1 failed, 2 bad checkpoint or command line, 130 interrupted`,
 		Args: exactly(1, "a checkpoint directory or file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkThreads(threads); err != nil {
+				return err
+			}
 			fetch, err := streamed.fetch(cmd)
 			if err != nil {
 				return err

@@ -58,6 +58,7 @@ func run(ctx context.Context, args []string) int {
 	if err == nil {
 		return exitDone
 	}
+	err = recipeInPlaceOfVerb(err, args)
 	status := statusOf(ctx, err)
 	if status == exitInterrupted {
 		hint := ""
@@ -163,11 +164,17 @@ func printError(asJSON bool, err error, status int) {
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "mergekit",
-		Short: "Merge checkpoints of neural networks",
-		Long: `mergekit merges checkpoints: it reads safetensors (and GGUF) files, follows a YAML recipe and writes a checkpoint.
+		Short: "Merge and fine-tune checkpoints of neural networks",
+		Long: `mergekit merges checkpoints and fine-tunes them. It reads safetensors, PyTorch and GGUF files, quantised ones too, from this machine, a hub or
+an object store, follows a YAML file and writes checkpoints that other programs load.
+
+  mergekit plan recipe.yml          what a merge would do; reads headers only
+  mergekit merge recipe.yml out     merges
+  mergekit finetune tune.yml        trains
 
 EXIT STATUS
-  0 done, 1 failed, 2 bad input or command line, 3 out of memory on the device, 130 interrupted (finish with --resume)`,
+  0 done, 1 failed, 2 bad input or command line, 3 out of memory on the device, 4 training diverged, 130 interrupted (finish with --resume)`,
+		Version: version,
 	}
 	root.PersistentFlags().Bool("quiet", false, "no progress and no summary; errors and warnings only")
 	root.PersistentFlags().Bool("json", false, "machine-readable output: one JSON object per line")

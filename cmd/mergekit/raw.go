@@ -92,5 +92,6 @@ func newPyTorchCommand() *cobra.Command {
 	}
 	o.register(cmd)
 	which.register(cmd)
+	idle(cmd, "allow-crimes", "unsafe-truncate-embeddings", "copy-tokenizer", "write-model-card") // about models
 	return cmd
 }

@@ -102,6 +102,7 @@ func newPeerTokensurgeonCommand() *cobra.Command {
 	}
 	y.register(cmd)
 	o.register(cmd)
+	idle(cmd, "allow-crimes", "unsafe-truncate-embeddings", "cuda", "gpu-rich", "device", "backend") // rows are approximated on the processor
 	return cmd
 }
 

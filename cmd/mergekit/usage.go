@@ -35,6 +35,22 @@ func flagError(cmd *cobra.Command, err error) error {
 	return usageError{err}
 }
 
+// recipeInPlaceOfVerb tells who is used to Python's mergekit-yaml that a verb comes before the recipe.
+func recipeInPlaceOfVerb(err error, args []string) error {
+	if !strings.HasPrefix(err.Error(), "unknown command") {
+		return err
+	}
+	for _, a := range args[1:] {
+		if !strings.HasPrefix(a, "-") {
+			if strings.HasSuffix(a, ".yml") || strings.HasSuffix(a, ".yaml") {
+				return usageError{fmt.Errorf("%q is no verb; to merge by it: mergekit merge %s OUT", a, a)}
+			}
+			break
+		}
+	}
+	return err
+}
+
 // exactly is cobra.ExactArgs with an error that maps to the status for bad command lines.
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
@@ -51,6 +67,14 @@ func wrongCount(cmd *cobra.Command, what string, args []string) error {
 		plural = ""
 	}
 	return usageError{fmt.Errorf("%s takes %s; got %d argument%s", cmd.CommandPath(), what, len(args), plural)}
+}
+
+// checkThreads refuses a number of threads that is none.
+func checkThreads(n int) error {
+	if n < 0 {
+		return usageError{fmt.Errorf("--threads %d: give a positive number, or 0 for all cores", n)}
+	}
+	return nil
 }
 
 // gathers makes a command that does nothing but hold verbs show them, and refuse what is none of them.

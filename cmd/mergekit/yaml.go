@@ -74,6 +74,13 @@ func (o *yamlFlags) register(cmd *cobra.Command) {
 	f.BoolVar(&o.force, "force", false, "replace the output directory even if it holds no earlier merge (beyond Python's tool)")
 }
 
+// idle marks shared options that a command has no use for, so that --help does not promise what they do elsewhere.
+func idle(cmd *cobra.Command, names ...string) {
+	for _, name := range names {
+		cmd.Flags().Lookup(name).Usage = "no effect"
+	}
+}
+
 // bothFlags adds --NAME and --no-NAME.
 func bothFlags(cmd *cobra.Command, v *bool, name string, def bool, usage string) {
 	cmd.Flags().BoolVar(v, name, def, usage)
