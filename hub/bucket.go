@@ -388,7 +388,25 @@ func (c *Client) PushObjects(ctx context.Context, dir, to string, o PushOptions)
 			return nil, err
 		}
 	}
-	return p, nil
+	return p, c.compareObjects(ctx, b, changed)
+}
+
+// compareObjects looks whether the store has what was pushed. Sizes alone are compared: etags depend on how the store encrypts.
+func (c *Client) compareObjects(ctx context.Context, b *bucket, files []*local) error {
+	objects, err := c.objects(ctx, b, callAttempts)
+	if err != nil {
+		return err
+	}
+	there := map[string]int64{}
+	for _, o := range objects {
+		there[o.key] = o.size
+	}
+	for _, f := range files {
+		if size, ok := there[b.key(f.Path, false)]; !ok || size != f.Size {
+			return &TransferError{Repo: b.written, File: f.Path, Msg: "the store does not list it as it was pushed", Hint: "push again; a file must not change while it is pushed"}
+		}
+	}
+	return nil
 }
 
 // announces orders files: what tells a reader that there is a model comes last.

@@ -123,6 +123,30 @@ func TestPushObjectsRefused(t *testing.T) {
 	}
 }
 
+// A login page answers an upload as readily as anything: what is not in the store was not pushed.
+func TestPushObjectsToNowhere(t *testing.T) {
+	dir, _ := result(t)
+	page := func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("Etag", `"x"`)
+		return r.Method != http.MethodGet // 200, and nothing is kept
+	}
+	login := func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet {
+			http.Redirect(w, r, "/login", http.StatusFound)
+		}
+		return r.Method != http.MethodGet || r.URL.Path == "/login"
+	}
+	for want, fault := range map[string]fakehub.Fault{"the store does not list it as it was pushed": page, "a redirect of a PUT to 127.0.0.1": login} {
+		o, c := stores(t)
+		o.SetFault(fault)
+		_, err := c.PushObjects(context.Background(), dir, "s3://bucket/m", PushOptions{Include: []string{"*.json"}})
+		var failed *TransferError
+		if !errors.As(err, &failed) || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
+
 // After a power cut bytes that were counted may not be on the disk. Where no hash would tell, only what was synced is counted.
 func TestRecordOfWhatNothingVerifies(t *testing.T) {
 	for _, c := range []struct {

@@ -91,11 +91,13 @@ func (c *Client) warn(format string, args ...any) {
 // redirected follows redirects, but takes the token along to the endpoint alone. (net/http would also tell it to subdomains and
 // to other ports.)
 func (c *Client) redirected(req *http.Request, via []*http.Request) error {
-	if len(via) >= mostRedirects {
-		return fmt.Errorf("more than %d redirects", mostRedirects)
-	}
-	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
-		return fmt.Errorf("a redirect from https to %s is not followed", plain(req.URL.Scheme))
+	switch {
+	case len(via) >= mostRedirects:
+		return &redirectError{fmt.Sprintf("more than %d redirects", mostRedirects)}
+	case via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https":
+		return &redirectError{fmt.Sprintf("a redirect from https to %s is not followed", plain(req.URL.Scheme))}
+	case req.Method != via[0].Method: // the page that is there would pass for the answer to an upload
+		return &redirectError{fmt.Sprintf("a redirect of a %s to %s is not followed", via[0].Method, plain(req.URL.Host))}
 	}
 	req.Header.Del("Referer") // the address before may be a signed one, which opens what it names
 	if !c.own(req.URL) {
@@ -106,6 +108,11 @@ func (c *Client) redirected(req *http.Request, via []*http.Request) error {
 	}
 	return nil
 }
+
+// redirectError says why a redirect is not followed.
+type redirectError struct{ msg string }
+
+func (e *redirectError) Error() string { return e.msg }
 
 // own reports whether an address is the endpoint's.
 func (c *Client) own(u *url.URL) bool {
@@ -167,9 +174,8 @@ func (c *Client) do(req *http.Request, repo, file string) (*http.Response, error
 		err = u.Err // without the address, which may be signed
 	}
 	e := &TransferError{Repo: repo, File: file, Msg: fmt.Sprintf("%s cannot be reached: %s", req.URL.Host, plain(err.Error())), Hint: "check the network; --offline uses what is in the cache", Err: err}
-	if strings.Contains(err.Error(), "redirect") {
-		e.Msg = plain(err.Error())
-		e.Hint = "the server is set up wrongly; check HF_ENDPOINT"
+	if bad := (*redirectError)(nil); errors.As(err, &bad) {
+		e.Msg, e.Hint = bad.msg, "the server is set up wrongly, or a proxy or a login page answers instead; check HF_ENDPOINT"
 		return nil, e
 	}
 	var cert *tls.CertificateVerificationError
