@@ -104,6 +104,11 @@ type filling struct {
 
 // plan finds the place of every tensor of the part.
 func (f *filling) plan() error {
+	for _, c := range []*tensors.Checkpoint{f.base, f.part} {
+		if len(c.Names()) == 0 {
+			return &Error{File: c.Path(), Msg: "has no tensors", Hint: "check that the download or the merge that made it ended"}
+		}
+	}
 	names := map[string]bool{}
 	for _, n := range f.base.Names() {
 		names[n] = true
@@ -111,6 +116,9 @@ func (f *filling) plan() error {
 	var err error
 	if f.o.Prefix != "" {
 		f.report.From, f.report.To = parsePrefix(f.o.Prefix)
+		if !slices.ContainsFunc(f.part.Names(), func(n string) bool { return strings.HasPrefix(n, f.report.From) }) {
+			return &Error{File: f.part.Path(), Msg: fmt.Sprintf("has no tensor whose name begins with %q, which --prefix replaces; the first is %s", f.report.From, f.part.Names()[0]), Hint: "correct --prefix, or leave it out"}
+		}
 	} else if f.report.From, f.report.To, err = f.findPrefix(names); err != nil {
 		return err
 	}

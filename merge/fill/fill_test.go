@@ -2,6 +2,7 @@ package fill
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -168,5 +169,23 @@ func TestRefuses(t *testing.T) {
 	r, err := Missing(context.Background(), base, written(t, 'p', tensors.F32, "l.w.weight"), out, Options{Prefix: "y"})
 	if err != nil || r.To != "y." || r.Replaced != 1 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestEmpty: a checkpoint without tensors, as an interrupted download may leave, is refused by name, whichever of the two it is; so is a prefix
+// that no tensor has.
+func TestEmpty(t *testing.T) {
+	empty := t.TempDir()
+	if err := os.WriteFile(filepath.Join(empty, "model.safetensors"), []byte("\x02\x00\x00\x00\x00\x00\x00\x00{}"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	whole := written(t, 'a', tensors.F32, "model.w", "model.v")
+	for _, c := range []struct{ base, part, prefix, want string }{
+		{empty, whole, "", "has no tensors"}, {whole, empty, "", "has no tensors"}, {whole, whole, "lm=model", `begins with "lm."`},
+	} {
+		_, err := Missing(t.Context(), c.base, c.part, filepath.Join(t.TempDir(), "out"), Options{Prefix: c.prefix})
+		if bad := (*Error)(nil); !errors.As(err, &bad) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %s", err, c.want)
+		}
 	}
 }

@@ -47,6 +47,9 @@ func openSubject(dir string) (*subject, error) {
 
 // read reads everything but the weights.
 func (s *subject) read() error {
+	if len(s.ckpt.Names()) == 0 {
+		return &Error{File: s.dir, Msg: "has no tensors", Hint: "check that the download or the merge that made it ended"}
+	}
 	var err error
 	s.config, s.raw, err = arch.ReadConfigFile(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {

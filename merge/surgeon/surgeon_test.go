@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -234,6 +235,17 @@ func TestRefuses(t *testing.T) {
 			return err
 		},
 		"no config.json": func() error { _, err := Run(t.Context(), golden+"base", golden+"lora1", out, Options{}); return err },
+		"has no tensors": func() error {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "model.safetensors"), []byte("\x02\x00\x00\x00\x00\x00\x00\x00{}"), 0o666); err != nil {
+				return err
+			}
+			_, err := Run(t.Context(), dir, golden+"base", out, Options{})
+			if bad := (*Error)(nil); !errors.As(err, &bad) {
+				t.Errorf("%T is no mistake of the user", err)
+			}
+			return err
+		},
 		"no tokenizer": func() error {
 			_, err := Run(t.Context(), golden+"base", "../../testdata/golden/forward/vit", out, Options{})
 			return err
