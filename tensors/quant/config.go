@@ -152,6 +152,9 @@ func (c *Config) block() (rows, cols int) {
 				r, k = int(a), int(b)
 			}
 		}
+		if r == 0 && k == 0 { // one scale for a row or a matrix, which its shape tells
+			continue
+		}
 		if (rows != 0 || cols != 0) && (r != rows || k != cols) {
 			return 0, 0
 		}
