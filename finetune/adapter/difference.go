@@ -76,24 +76,35 @@ func readInto(w []float32, v tensors.View, off int64) error {
 	return tensors.DecodeFloat32(w, v.Data[off*s:(off+int64(len(w)))*s], v.DType)
 }
 
-// difference is tuned - base, and the base's norm.
-func difference(base, tuned tensors.View) (delta []float32, norm float64, err error) {
+// difference is tuned - base, with the norms of both.
+func difference(base, tuned tensors.View) (delta []float32, change, norm float64, err error) {
 	delta = make([]float32, tuned.Elems())
+	change, norm, err = compareBlocks(base, tuned, func(off int64, d []float32) { copy(delta[off:], d) })
+	return delta, change, norm, err
+}
+
+// compareBlocks returns the norms of tuned - base and of base, and shows the difference block by block, so that a table over a large vocabulary
+// is never held whole as float32 only to be measured.
+func compareBlocks(base, tuned tensors.View, show func(off int64, d []float32)) (change, norm float64, err error) {
 	const step = 1 << 16
-	w := make([]float32, min(step, len(delta)))
-	for off := 0; off < len(delta); off += step {
-		n := min(step, len(delta)-off)
-		d := delta[off : off+n]
-		if err := readInto(d, tuned, int64(off)); err != nil {
-			return nil, 0, err
+	n := tuned.Elems()
+	d, w := make([]float32, min(step, n)), make([]float32, min(step, n))
+	for off := int64(0); off < n; off += step {
+		d, w := d[:min(step, n-off)], w[:min(step, n-off)]
+		if err := readInto(d, tuned, off); err != nil {
+			return 0, 0, err
 		}
-		if err := readInto(w[:n], base, int64(off)); err != nil {
-			return nil, 0, err
+		if err := readInto(w, base, off); err != nil {
+			return 0, 0, err
 		}
-		for i, v := range w[:n] {
+		for i, v := range w {
 			d[i] -= v
 			norm += float64(v) * float64(v)
+			change += float64(d[i]) * float64(d[i])
+		}
+		if show != nil {
+			show(off, d)
 		}
 	}
-	return delta, math.Sqrt(norm), nil
+	return math.Sqrt(change), math.Sqrt(norm), nil
 }

@@ -361,20 +361,21 @@ func (x *extraction) module(p modulePair, threads int) error {
 		return err
 	}
 	defer x.base.ckpt.Release(p.base.Weight, 0, int64(len(base.Data)))
-	delta, norm, err := difference(base, tuned)
-	if err != nil {
-		return err
-	}
-	r := ModuleReport{Module: p.Path, What: "skipped", Share: Float(norm)}
-	sum := 0.0
-	for _, v := range delta {
-		sum += float64(v) * float64(v)
-	}
-	r.Norm, r.Share, r.Error = Float(math.Sqrt(sum)), Float(math.Sqrt(sum)/norm), 1
+	r := ModuleReport{Module: p.Path, What: "skipped", Error: 1}
 	if p.how == Skip {
+		change, norm, err := compareBlocks(base, tuned, nil)
+		if err != nil {
+			return err
+		}
+		r.Norm, r.Share = Float(change), Float(change/norm)
 		x.add(r, nil)
 		return nil
 	}
+	delta, change, norm, err := difference(base, tuned)
+	if err != nil {
+		return err
+	}
+	r.Norm, r.Share = Float(change), Float(change/norm)
 	s, err := x.factors(p, delta, threads)
 	if errors.Is(err, linalg.ErrNotFinite) {
 		return &Error{File: x.tuned.dir, Where: p.Weight, Msg: "differs from the base by NaN or infinite values"}
@@ -448,15 +449,12 @@ func (x *extraction) saveWhole(p modulePair, v tensors.View) error {
 		if err != nil {
 			return err
 		}
-		delta, norm, err := difference(base, v)
+		defer x.base.ckpt.Release(p.base.Weight, 0, int64(len(base.Data)))
+		change, norm, err := compareBlocks(base, v, nil)
 		if err != nil {
 			return err
 		}
-		sum := 0.0
-		for _, d := range delta {
-			sum += float64(d) * float64(d)
-		}
-		r.Norm, r.Share = Float(math.Sqrt(sum)), Float(math.Sqrt(sum)/norm)
+		r.Norm, r.Share = Float(change), Float(change/norm)
 	}
 	x.add(r, nil)
 	return nil

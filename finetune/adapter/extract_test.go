@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -110,7 +111,7 @@ func TestExtractIsOptimal(t *testing.T) {
 		}
 		v, _ := x.View(m.Module + ".weight")
 		w, _ := y.View(m.Module + ".weight")
-		delta, _, err := difference(v, w)
+		delta, _, _, err := difference(v, w)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -243,5 +244,25 @@ func TestExtractMixture(t *testing.T) {
 		if r, alpha, _ := a.Config.Scale(path); r != 2 || alpha != 2 || a.Config.R != 8 {
 			t.Errorf("%s: rank %d of %d, alpha %v", path, r, a.Config.R, alpha)
 		}
+	}
+}
+
+// TestWholeMemory: a table that is saved whole is measured block by block.
+func TestWholeMemory(t *testing.T) {
+	const n = 1 << 22
+	x := tensors.View{Info: tensors.Info{Name: "a", DType: tensors.BF16, Shape: []int{n}}, Data: make([]byte, 2*n)}
+	y := tensors.View{Info: tensors.Info{Name: "a", DType: tensors.BF16, Shape: []int{n}}, Data: make([]byte, 2*n)}
+	for i := 1; i < len(y.Data); i += 2 {
+		x.Data[i], y.Data[i] = 0x40, 0x3f // 2 and 0.5
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	change, norm, err := compareBlocks(x, y, nil)
+	runtime.ReadMemStats(&after)
+	if err != nil || change != 1.5*math.Sqrt(n) || norm != 2*math.Sqrt(n) {
+		t.Errorf("%v, %v, %v", change, norm, err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > n/2 {
+		t.Errorf("%d bytes for %d elements", took, n)
 	}
 }
