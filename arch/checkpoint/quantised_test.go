@@ -216,3 +216,41 @@ func TestQuantisedParts(t *testing.T) {
 		}
 	}
 }
+
+// A list of groups is read with the weight, and one that leads out of the scales is the file's fault.
+func TestGroupsOutside(t *testing.T) {
+	config, err := os.ReadFile(golden + "quantised/gptq-4-order/config.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := tensors.Open(golden + "quantised/gptq-4-order/model.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	weight, infos, data := "", []tensors.Info(nil), [][]byte(nil)
+	for _, name := range c.Names() {
+		v, err := c.View(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := slices.Clone(v.Data)
+		if stem, ok := strings.CutSuffix(name, ".g_idx"); ok && weight == "" {
+			weight = stem + ".weight"
+			b[0] = 100
+		}
+		infos, data = append(infos, v.Info), append(data, b)
+	}
+	dir := t.TempDir()
+	if err := errors.Join(tensors.SaveFile(filepath.Join(dir, "model.safetensors"), infos, data, nil), os.WriteFile(filepath.Join(dir, "config.json"), config, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if _, err := m.View(weight); !errors.As(err, new(*tensors.FormatError)) || !strings.Contains(err.Error(), "g_idx") || !strings.Contains(err.Error(), "places column 0 in group 100 of") {
+		t.Error(err)
+	}
+}

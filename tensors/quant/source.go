@@ -191,7 +191,7 @@ func (x *indices) get() ([]int32, error) {
 				return
 			}
 			if list[i] < 0 || int(list[i]) >= x.most {
-				x.err = fmt.Errorf("%s: column %d is in group %d of %d", x.r.Name, i, list[i], x.most)
+				x.err = &tensors.FormatError{Tensor: x.r.Name, Msg: fmt.Sprintf("places column %d in group %d of %d", i, list[i], x.most), Hint: "download it again"}
 				return
 			}
 		}
