@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -55,10 +56,16 @@ func (m *Model) writeConfig(files map[string][]byte, dtype tensors.DType) error 
 			config[which+"_token_id"], generation[which+"_token_id"] = id, id
 		}
 	}
-	// Chat models end a turn with another token than a text.
+	// Chat models end a turn, or a message to a tool, with other tokens than a text.
 	if eos, ok := m.specialID("eos"); ok {
-		if eot, ok := m.specialID("eot"); ok && eot != eos {
-			generation["eos_token_id"] = []int64{eos, eot}
+		ends := []int64{eos}
+		for _, which := range []string{"eot", "eom"} {
+			if id, ok := m.specialID(which); ok && !slices.Contains(ends, id) {
+				ends = append(ends, id)
+			}
+		}
+		if len(ends) > 1 {
+			generation["eos_token_id"] = ends
 		}
 	}
 	if files["config.json"], err = renderJSON(config); err != nil {
@@ -78,7 +85,7 @@ func number(x float64) any {
 
 // specialID reads the id of a special token, which must be one of the vocabulary.
 func (m *Model) specialID(which string) (int64, bool) {
-	key := "tokenizer.ggml." + map[string]string{"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown", "eot": "eot"}[which] + "_token_id"
+	key := "tokenizer.ggml." + map[string]string{"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown", "eot": "eot", "eom": "eom"}[which] + "_token_id"
 	id, ok := m.f.Int(key)
 	return id, ok && id >= 0 && id < m.vocab
 }

@@ -181,6 +181,28 @@ func TestHostileVocabulary(t *testing.T) {
 	}
 }
 
+// A text ends with EOS, and in chat models also with what ends a turn or a message.
+func TestEnds(t *testing.T) {
+	for _, c := range []struct {
+		eos, eot, eom uint32
+		want          any
+	}{{1, 1, 1, 1.0}, {1, 2, 1, []any{1.0, 2.0}}, {1, 2, 3, []any{1.0, 2.0, 3.0}}, {1, 1, 3, []any{1.0, 3.0}}, {1, 2, 99, []any{1.0, 2.0}}} {
+		k, m, err := Open(write(t, with(small(), setting{"tokenizer.ggml.eos_token_id", c.eos}, setting{"tokenizer.ggml.eot_token_id", c.eot}, setting{"tokenizer.ggml.eom_token_id", c.eom})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, err := m.Files(m.DType())
+		_ = k.Close()
+		var generation map[string]any
+		if err == nil {
+			err = json.Unmarshal(files["generation_config.json"], &generation)
+		}
+		if err != nil || !reflect.DeepEqual(generation["eos_token_id"], c.want) {
+			t.Errorf("%v: %v, %v", c, generation, err)
+		}
+	}
+}
+
 // The seeds of fuzzing are models.
 func TestSmall(t *testing.T) {
 	c, m, err := Open(write(t, with(small(), setting{"tokenizer.ggml.model", "llama"}, setting{"tokenizer.ggml.tokens", []string{"a", "aa"}}, setting{"tokenizer.ggml.scores", []float32{0, -1}})))
