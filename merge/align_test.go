@@ -265,7 +265,11 @@ func TestAlignRefuses(t *testing.T) {
 		}
 	}
 	// What stands in the output's place shows before any matching.
-	_, err := mergeText(t, two+"align: {map: nothing.safetensors}\n", absolute(t, smallModels), merge.Options{})
+	full := t.TempDir()
+	if err := os.WriteFile(filepath.Join(full, "mine"), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	_, err := mergeText(t, two+"align: {map: nothing.safetensors}\n", full, merge.Options{})
 	if err == nil || !strings.Contains(err.Error(), "exists and is not empty") {
 		t.Errorf("got %v", err)
 	}
