@@ -34,8 +34,8 @@ def main():
         check(f"{name}: logits", out.shape[-1] == len(donor) == m.config.vocab_size and bool(torch.isfinite(out).all()))
         check(f"{name}: generates", m.generate(torch.tensor([ids]), max_new_tokens=4, do_sample=False).shape[1] > len(ids))
     ids = torch.arange(3, 43)[None]
-    for name in ("lora", "lora-embed"):
-        tuned, adapted = model(f"{models}/ft1")(ids).logits, PeftModel.from_pretrained(model(f"{models}/base"), f"{dir}/{name}")(ids).logits
+    for name, base, ft in (("lora", "base", "ft1"), ("lora-embed", "base", "ft1"), ("lora-tied", "gpt2", "gpt2-ft1")):
+        tuned, adapted = model(f"{models}/{ft}")(ids).logits, PeftModel.from_pretrained(model(f"{models}/{base}"), f"{dir}/{name}")(ids).logits
         check(f"{name}: logits off by {(tuned - adapted).abs().max():.2g}", torch.allclose(tuned, adapted, atol=1e-5))
     check("shuffled: layers", len(model(f"{dir}/shuffled").model.layers) == 10)
     check("filled: logits", torch.equal(model(f"{dir}/filled")(ids).logits, model(f"{models}/ft2")(ids).logits))
