@@ -228,6 +228,9 @@ func RunRecipe(ctx context.Context, r *recipe.Recipe, out string, o Options) (*S
 	}
 	p, err := planned(r, out, o)
 	if err != nil {
+		if pipe, other := openPipeline(r, o); pipe != nil && other == nil { // it came from a hub, and only now is it known what it is
+			return pipe.run(ctx, out)
+		}
 		return nil, err
 	}
 	defer p.Close()

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/mergekit/mergekit/arch/checkpoint"
-	"github.com/mergekit/mergekit/merge/plan"
 	"github.com/mergekit/mergekit/merge/recipe"
 	"github.com/mergekit/mergekit/tensors"
 )
@@ -46,8 +45,11 @@ func openPipeline(r *recipe.Recipe, o Options) (*pipeline, error) {
 	refs := r.References()
 	var plain []string
 	for _, ref := range refs {
-		dir, ok := plan.LocalModel(ref, r)
-		if _, err := os.Stat(filepath.Join(dir, pipelineIndex)); ok && err == nil {
+		dir, ok, err := findPipeline(ref, r, o.Plan.Fetch, len(p.dirs) > 0)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
 			p.dirs[placeOf(ref)] = dir
 		} else {
 			plain = append(plain, ref.String())

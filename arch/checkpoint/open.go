@@ -153,7 +153,7 @@ func noWeights(dir string) error {
 		"tf_model.h5": "TensorFlow weights", "flax_model.msgpack": "Flax weights", "model.onnx": "an ONNX graph"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
 			e.Msg = "has " + what + " (" + name + ") and no weights of a model"
-			e.Hint = map[string]string{"an adapter": "name it after its base: BASE+" + dir, "a pipeline of several models": "name one of its directories, or merge it as a whole"}[what]
+			e.Hint = map[string]string{"an adapter": "name it after its base: BASE+" + dir, "a pipeline of several models": "name one of its directories; whole pipelines are for `mergekit merge` and `plan`"}[what]
 			if e.Hint == "" {
 				e.Hint = "save the model with transformers as safetensors"
 			}

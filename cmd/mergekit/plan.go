@@ -71,8 +71,18 @@ func runPlan(cmd *cobra.Command, file string, po plan.Options, keep bool, thread
 		return planStages(cmd, list, po, keep, threads)
 	}
 	po.OpenAdapter = merge.OpenAdapter
+	components, err := merge.Components(list[0], merge.Options{Plan: po})
+	if err != nil {
+		return err
+	}
+	if len(components) > 0 {
+		return planComponents(cmd, components, po, threads)
+	}
 	p, err := plan.Build(list[0], po)
 	if err != nil {
+		if components, other := merge.Components(list[0], merge.Options{Plan: po}); len(components) > 0 && other == nil { // that came from a hub
+			return planComponents(cmd, components, po, threads)
+		}
 		return &merge.InputError{Err: err}
 	}
 	defer p.Close()
@@ -85,6 +95,34 @@ func runPlan(cmd *cobra.Command, file string, po plan.Options, keep bool, thread
 		return nil
 	}
 	printPlan(cmd, p, threads)
+	return nil
+}
+
+// planComponents shows the plans of a pipeline's components, as they are merged one after the other.
+func planComponents(cmd *cobra.Command, components []merge.Component, po plan.Options, threads int) error {
+	var all []map[string]any
+	for _, c := range components {
+		p, err := plan.Build(c.Recipe, po)
+		if err != nil {
+			return &merge.InputError{Err: err}
+		}
+		if jsonWanted(cmd) {
+			var m map[string]any
+			if m, err = planJSON(p, threads); err == nil {
+				all = append(all, map[string]any{"name": c.Name, "plan": m})
+			}
+		} else if !quietWanted(cmd) {
+			fmt.Printf("== component %s ==\n", c.Name)
+			printPlan(cmd, p, threads)
+		}
+		p.Close()
+		if err != nil {
+			return err
+		}
+	}
+	if jsonWanted(cmd) {
+		writeJSON(os.Stdout, map[string]any{"components": all})
+	}
 	return nil
 }
 
