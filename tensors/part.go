@@ -233,7 +233,18 @@ func RemoveParts(dir string, n int) error {
 func (w *Writer) readPart(i int) (*partRecord, error) {
 	t, n := w.target, w.options.Join.Parts
 	which := Part{Index: i, Of: n}.String()
-	text, err := os.ReadFile(filepath.Join(t.partDir(i, n), partName))
+	file := filepath.Join(t.partDir(i, n), partName)
+	damaged := func() error {
+		return t.bad("part "+which+" has a damaged "+partName, "merge it again with --part "+which+" --force", nil)
+	}
+	st, err := os.Stat(file) // before reading, which would wait for ever on a pipe
+	if err == nil && (!st.Mode().IsRegular() || st.Size() > maxHeader) {
+		return nil, damaged()
+	}
+	var text []byte
+	if err == nil {
+		text, err = os.ReadFile(file)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		what := "is not finished"
 		if _, err := os.Lstat(t.partDir(i, n)); err != nil {
@@ -242,11 +253,11 @@ func (w *Writer) readPart(i int) (*partRecord, error) {
 		return nil, t.bad("part "+which+" "+what, "merge it with --part "+which+" --resume", nil)
 	}
 	if err != nil {
-		return nil, unreadable(filepath.Join(t.partDir(i, n), partName), err)
+		return nil, unreadable(file, err)
 	}
 	var r partRecord
 	if json.Unmarshal(text, &r) != nil || r.Version != 1 || r.Part != which {
-		return nil, t.bad("part "+which+" has a damaged "+partName, "merge it again with --part "+which+" --force", nil)
+		return nil, damaged()
 	}
 	switch {
 	case r.Key != w.options.Join.Key:
@@ -328,6 +339,9 @@ func (w *Writer) adopt() error {
 	}
 	err := digests(len(place), func(i int) error {
 		s, part := want[w.layout.shards[i].name], Part{Index: w.owner[i], Of: n}.String()
+		if _, err := os.Lstat(place[i]); errors.Is(err, fs.ErrNotExist) {
+			return t.bad(fmt.Sprintf("%s, which part %s wrote, is missing", s.Name, part), "merge it again with --part "+part+" --force", nil)
+		}
 		got, err := sha256Of(place[i], w.options.Join.Verified)
 		if err == nil && got != s.SHA256 {
 			err = t.bad(fmt.Sprintf("%s is not what part %s wrote (its SHA-256 is another)", s.Name, part), "merge it again with --part "+part+" --force", nil)

@@ -193,6 +193,14 @@ func TestJoinRefuses(t *testing.T) {
 			return errors.Join(err, os.WriteFile(shard(t, dir, 3), b, 0o666))
 		}, "is not what part 3/3 wrote (its SHA-256 is another)"},
 		{"a truncated shard", func(t *testing.T, dir string) error { return os.Truncate(shard(t, dir, 1), 100) }, "is not what part 1/3 wrote"},
+		{"a missing shard", func(t *testing.T, dir string) error { return os.Remove(shard(t, dir, 1)) }, "which part 1/3 wrote, is missing; merge it again with --part 1/3"},
+		{"a record that is no file", func(_ *testing.T, dir string) error {
+			record := filepath.Join(part(dir, 1), partName)
+			return errors.Join(os.Remove(record), os.Mkdir(record, 0o777))
+		}, "part 1/3 has a damaged part.json"},
+		{"a huge record", func(_ *testing.T, dir string) error {
+			return os.Truncate(filepath.Join(part(dir, 1), partName), maxHeader+1)
+		}, "part 1/3 has a damaged part.json"},
 		{"a damaged record", func(_ *testing.T, dir string) error {
 			return os.WriteFile(filepath.Join(part(dir, 1), partName), []byte("{"), 0o666)
 		}, "part 1/3 has a damaged part.json"},
