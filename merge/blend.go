@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -42,6 +43,8 @@ var blends = map[string]func(ctx context.Context, j *job) (*blended, error){
 // mergeBlend merges by a method that blends.
 func (j *job) mergeBlend(ctx context.Context, start time.Time, watch *memory.Watcher) (*Summary, error) {
 	p := j.p
+	// Also between fitting and writing, and after it: the headers of many models are in the heap, and waste as large as they are would be the peak.
+	defer debug.SetGCPercent(debug.SetGCPercent(collectAt))
 	if err := tensors.CheckOutput(j.out, j.o.Force, j.o.Resume); err != nil { // before the work
 		return nil, err
 	}
@@ -104,10 +107,12 @@ func (j *job) inputsOf() (list []soup.Ingredient, base *soup.Ingredient, infos [
 	var order []*plan.Model
 	of := map[*plan.Model]*ingredient{}
 	var onBase *plan.Model
+	shapes := map[string]tensors.Info{} // the same for all
 	for _, t := range j.p.Tasks {
-		for i, in := range t.Inputs {
+		for i := range t.Inputs {
+			in := &t.Inputs[i]
 			if of[in.Model] == nil {
-				of[in.Model] = &ingredient{m: in.Model, pieces: map[string]piece{}, shapes: map[string]tensors.Info{}, sources: map[string]part{}}
+				of[in.Model] = &ingredient{m: in.Model, pieces: map[string]piece{}, shapes: shapes, sources: map[string]part{}}
 				order = append(order, in.Model)
 			}
 			if i == t.Base {
@@ -120,7 +125,7 @@ func (j *job) inputsOf() (list []soup.Ingredient, base *soup.Ingredient, infos [
 				return nil, nil, nil, j.refuse("%s has %s in %d pieces, and the output in %d; soups need models that store their experts alike", in.Model.Name(), t.Name, len(in.Pieces), len(t.Pieces))
 			}
 			for k, info := range t.Pieces {
-				of[in.Model].pieces[info.Name], of[in.Model].shapes[info.Name] = piece{in, k}, info
+				of[in.Model].pieces[info.Name], shapes[info.Name] = piece{in, k}, info
 			}
 		}
 		if !t.Copy {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +27,8 @@ func fisherMerge(ctx context.Context, j *job) (*blended, error) {
 		return nil, err
 	}
 	defer k.close()
+	// A model's information is most of the heap, so that a fifth of it in waste would be much.
+	defer debug.SetGCPercent(debug.SetGCPercent(collectAt / 2))
 	judges := []*evaluation.Judge{k.judge}
 	if j.flag("per_model") {
 		if judges, err = k.perModel(ctx); err != nil {
@@ -34,6 +37,7 @@ func fisherMerge(ctx context.Context, j *job) (*blended, error) {
 	}
 	var list []soup.Importance
 	var dirs []string
+	var norms []float64
 	var open []*tensors.Checkpoint
 	closeAll := func() error {
 		var err error
@@ -42,28 +46,29 @@ func fisherMerge(ctx context.Context, j *job) (*blended, error) {
 		}
 		return err
 	}
-	identity := fmt.Sprint("normalize ", j.flag("normalize"))
 	for i, one := range k.set.List {
 		judge := judges[min(i, len(judges)-1)]
 		dir, norm, err := k.fisherOf(ctx, i, judge)
-		if err == nil {
-			var c *tensors.Checkpoint
-			if c, err = tensors.Open(dir); err == nil {
-				open = append(open, c)
-			}
+		if err != nil {
+			return nil, err
 		}
+		dirs, norms = append(dirs, dir), append(norms, norm)
+		k.report.Fisher = append(k.report.Fisher, FisherModel{one.Name, judge.Rows(), norm})
+		k.note("%s: Fisher information by %d rows, norm %.4g", one.Name, judge.Rows(), norm)
+	}
+	identity := fmt.Sprint("normalize ", j.flag("normalize"))
+	for i, one := range k.set.List {
+		c, err := tensors.Open(dirs[i])
 		if err != nil {
 			return nil, errors.Join(err, closeAll())
 		}
-		dirs = append(dirs, dir)
-		importance := soup.Importance{Fisher: align.OfCheckpoint(open[i]), Scale: 1, Weight: j.weightOf(one.Name)}
-		if j.flag("normalize") && norm > 0 {
-			importance.Scale = 1 / norm
+		open = append(open, c)
+		importance := soup.Importance{Fisher: align.OfCheckpoint(c), Scale: 1, Weight: j.weightOf(one.Name)}
+		if j.flag("normalize") && norms[i] > 0 {
+			importance.Scale = 1 / norms[i]
 		}
 		list = append(list, importance)
-		k.report.Fisher = append(k.report.Fisher, FisherModel{one.Name, judge.Rows(), norm})
-		k.note("%s: Fisher information by %d rows, norm %.4g", one.Name, judge.Rows(), norm)
-		identity += "|" + judge.Digest()
+		identity += "|" + judges[min(i, len(judges)-1)].Digest()
 	}
 	made, err := k.blended(k.set.Fisher(list), identity)
 	if err != nil {

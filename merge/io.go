@@ -45,14 +45,14 @@ func inputSource(in plan.Input, k int) (part, error) {
 
 // piece is one of the tensors that make up an input.
 type piece struct {
-	in plan.Input
+	in *plan.Input // of the plan: a soup of many models has very many pieces
 	k  int
 }
 
 // name is what the model calls it.
 func (p piece) name() string { return p.in.Pieces[p.k] }
 
-func (p piece) source() (part, error) { return inputSource(p.in, p.k) }
+func (p piece) source() (part, error) { return inputSource(*p.in, p.k) }
 
 // modelSource is a tensor of a model in the coordinates of the merge.
 func modelSource(m *plan.Model, name string) (part, error) {

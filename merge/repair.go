@@ -279,7 +279,8 @@ func repairParents(p *plan.Plan) ([]repair.Parent, error) {
 	for _, s := range shares {
 		pieces := map[string]piece{}
 		for _, t := range p.Tasks {
-			for _, in := range t.Inputs {
+			for i := range t.Inputs {
+				in := &t.Inputs[i]
 				if in.Model != s.model || len(in.Pieces) != len(t.Pieces) {
 					continue
 				}
