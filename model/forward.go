@@ -19,6 +19,7 @@ type Input struct {
 	Types        []int32   // token types, nil: 0
 
 	image [3]int // channels, height and width, where ParseInput read them
+	plain bool   // each row is one text; set by check
 	span  int    // positions of the longest text, for rotary tables that depend on it; set by check
 }
 
@@ -58,6 +59,7 @@ func (d *Description) check(in Input) (Input, error) {
 			in.Positions[i] = int32(i % in.Length)
 		}
 	}
+	in.plain = plainRows(in)
 	if in.Segments == nil {
 		in.Segments = make([]int32, n)
 		for i := range in.Segments {
@@ -239,10 +241,9 @@ func (m *Model) Hidden(in Input) (*gt.Tensor, error) {
 		return nil, err
 	}
 	defer c.free()
+	p := m.passShapes(in.Rows, in.Length, in.plain)
 	for _, s := range m.blocks {
-		out, err := m.run(forwardName, s, func(o *ops, in []*Node) []*Node {
-			return []*Node{m.blockGraph(s, o, in[0], in[1:])}
-		}, append([]any{m.donate(x)}, c.blockData(s.kind)...)...)
+		out, err := m.do(m.forwardRole(s, false, false, p), append([]any{m.donate(x)}, c.blockData(s.kind)...)...)
 		if err != nil {
 			return nil, err
 		}

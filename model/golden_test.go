@@ -16,11 +16,11 @@ import (
 	"github.com/mergekit/mergekit/tensors"
 )
 
-// backends opens what can compute models here: GoMLX's Go backend always, XLA CPU where its plugin is installed.
+// backends opens what can compute models here: GoMLX's Go backend always, XLA where its plugins are installed.
 func backends(t *testing.T) map[string]compute.Backend {
 	t.Helper()
 	list := map[string]compute.Backend{}
-	for _, name := range []string{"go", "xla:cpu"} {
+	for _, name := range []string{"go", "xla:cpu", "xla:cuda"} {
 		b, _, err := backend.OpenModel(name)
 		if err != nil {
 			if name == "go" {

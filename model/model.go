@@ -58,6 +58,7 @@ type Model struct {
 	baseShapes map[*stage][]shapes.Shape
 	flat       map[*stage]*Vector
 	compiling  func(string, bool)
+	flash      bool // the device has fused attention for this model's heads
 
 	execs *execCache
 }
@@ -78,8 +79,11 @@ type Vector struct {
 
 // cuda reports whether a backend is a CUDA device.
 func cuda(b compute.Backend) bool {
-	return strings.Contains(strings.ToLower(b.Name()+b.Description()), "cuda")
+	return b != nil && strings.Contains(strings.ToLower(b.Name()+b.Description()), "cuda")
 }
+
+// OnCard reports whether the model is on a graphics card, where few large executions are faster than many small ones.
+func (m *Model) OnCard() bool { return cuda(m.Backend) }
 
 // slowConversions reports whether a backend pays for keeping weights in 16 bits.
 func slowConversions(b compute.Backend) bool { return !strings.HasPrefix(b.Name(), "xla") }
@@ -114,6 +118,7 @@ func LoadFrom(ctx context.Context, d *Description, ckpt *tensors.Checkpoint, o O
 			m.Compute = dtypes.BFloat16
 		}
 	}
+	m.flash = m.probeFlash()
 	m.layout(o.Overlay)
 	keep := !slowConversions(o.Backend) && !o.Widen
 	for _, s := range m.stages() {

@@ -15,6 +15,8 @@ type PassOptions struct {
 	Factor float32
 	// Recompute keeps only the input of each block, and computes the rest a second time on the way back (Chen et al., 2016).
 	Recompute bool
+	// Packed says that rows hold several texts, for CompilePass; Backward sees it from the batch.
+	Packed bool
 	// Chunk is how many targets the head takes at a time; 0: by the size of the vocabulary.
 	Chunk int
 	// Dropout is the stream of this pass; nil switches dropout off.
@@ -73,9 +75,9 @@ func (m *Model) Loss(in Input, t Targets, chunk int) (Result, error) {
 	}
 	defer free(h)
 	c := m.ChunkRows(m.D.mostTargets(in.Rows, in.Length), chunk)
-	r := m.lossRole(c, m.passShapes(in.Rows, in.Length))
+	r := m.lossRole(c, m.passShapes(in.Rows, in.Length, in.plain))
 	sum := Result{Weight: t.weight()}
-	for _, part := range t.chunks(c) {
+	for _, part := range t.chunks(c, in.Rows*in.Length) {
 		data, err := m.headData(part)
 		if err != nil {
 			return Result{}, err
@@ -102,7 +104,8 @@ func (m *Model) Backward(in Input, t Targets, g *Gradients, o PassOptions) (Resu
 	if err := m.checkTargets(in, t); err != nil {
 		return Result{}, err
 	}
-	p := m.passShapes(in.Rows, in.Length)
+	p := m.passShapes(in.Rows, in.Length, in.plain)
+	p.once = cuda(m.Backend) && t.once(in.Rows*in.Length)
 	low, drop := m.lowest(), o.Dropout != nil
 	x, c, err := m.embed(in, in.span)
 	if err != nil {
@@ -228,7 +231,7 @@ func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o 
 		pass = gt.FromScalar(stream(*o.Dropout, len(m.blocks)))
 		defer free(pass)
 	}
-	for _, part := range t.chunks(chunk) {
+	for _, part := range t.chunks(chunk, in.Rows*in.Length) {
 		data, err := m.headData(part)
 		if err != nil {
 			return sum, dh, err

@@ -15,7 +15,10 @@ import (
 func (m *Model) ChunkRows(targets, asked int) int {
 	c := asked
 	if c <= 0 {
-		const logits = 48 << 20 // bytes of one chunk's logits
+		logits := 48 << 20 // bytes of one chunk's logits
+		if cuda(m.Backend) {
+			logits = 256 << 20 // a card needs more work at a time
+		}
 		c = min(max(logits/(4*m.D.outputs()), 128), 4096)
 	}
 	return min(c, max(targets, 1))
@@ -90,10 +93,13 @@ type role struct {
 type passShapes struct {
 	x, dx, segments shapes.Shape
 	tables          []shapes.Shape
+	plain           bool // each row is one text
+	once            bool // no position has two targets, so that a card may add to them without a lock and in any order
 }
 
-func (m *Model) passShapes(rows, length int) passShapes {
+func (m *Model) passShapes(rows, length int, plain bool) passShapes {
 	p := passShapes{
+		plain:    plain,
 		x:        shapes.Make(m.Compute, rows, length, m.D.Hidden),
 		dx:       shapes.Make(dtypes.Float32, rows, length, m.D.Hidden),
 		segments: shapes.Make(dtypes.Int32, rows, length),
@@ -123,6 +129,7 @@ func (m *Model) forwardRole(s *stage, keep, drop bool, p passShapes) role {
 	if keep || drop {
 		name = fmt.Sprintf("forward keep=%v drop=%v", keep, drop)
 	}
+	name += m.attentionName(s, p)
 	r := role{name: name, stage: s, shapes: append([]shapes.Shape{p.x}, p.data(s.kind)...)}
 	if drop {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Uint32))
@@ -142,6 +149,7 @@ func (m *Model) forwardRole(s *stage, keep, drop bool, p passShapes) role {
 				return z
 			}
 		}
+		m.attendFused(s, o, p)
 		y := m.blockGraph(s, o, in[0], in[1:])
 		return append([]*Node{y}, kept...)
 	}
@@ -153,7 +161,7 @@ func (m *Model) backwardRole(s *stage, kept, drop, input, first bool, p passShap
 	drop = drop && s.drops()
 	trains := m.flat[s] != nil
 	adds := trains && !first
-	r := role{name: fmt.Sprintf("backward kept=%v drop=%v input=%v%s", kept, drop, input, firstName(first)), stage: s}
+	r := role{name: fmt.Sprintf("backward kept=%v drop=%v input=%v%s%s", kept, drop, input, firstName(first), m.attentionName(s, p)), stage: s}
 	r.shapes = append([]shapes.Shape{p.x, p.dx}, p.data(s.kind)...)
 	nData := len(r.shapes)
 	if drop {
@@ -193,6 +201,7 @@ func (m *Model) backwardRole(s *stage, kept, drop, input, first bool, p passShap
 		if input {
 			t.wanted[x] = true
 		}
+		m.attendFused(s, o, p)
 		y := m.blockGraph(s, o, x, data)
 		t.push(y, dy)
 		t.back()
@@ -261,7 +270,7 @@ func (m *Model) lossRole(chunk int, p passShapes) role {
 func (m *Model) headRole(chunk int, p passShapes, objective Objective, drop, scaled, first bool) role {
 	s := m.head
 	drop = drop && s.drops()
-	r := role{name: fmt.Sprintf("gradient of the %v drop=%v scaled=%v%s", objective, drop, scaled, firstName(first)), stage: s, shapes: m.headShapes(chunk, p)}
+	r := role{name: fmt.Sprintf("gradient of the %v drop=%v scaled=%v once=%v%s", objective, drop, scaled, p.once, firstName(first)), stage: s, shapes: m.headShapes(chunk, p)}
 	trains := m.flat[s] != nil
 	adds := trains && !first
 	r.shapes = append(r.shapes, shapes.Make(dtypes.Float32), p.dx)
@@ -291,7 +300,7 @@ func (m *Model) headRole(chunk int, p passShapes, objective Objective, drop, sca
 		t.back()
 		flatDH := Reshape(dh, -1, m.D.Hidden)
 		if d := t.grads[rows]; d != nil {
-			flatDH = ScatterSum(flatDH, InsertAxes(in[1], -1), ConvertDType(d, dtypes.Float32), false, false)
+			flatDH = ScatterSum(flatDH, InsertAxes(in[1], -1), ConvertDType(d, dtypes.Float32), false, p.once)
 		}
 		out := []*Node{loss, correct, ReshapeWithShape(flatDH, dh.Shape())}
 		if trains {
@@ -355,7 +364,8 @@ func (m *Model) compile(r role) error {
 // CompilePass compiles what a training pass over batches of rows x length runs, on all cores, ahead of the data and even of the
 // weights.
 func (m *Model) CompilePass(rows, length int, o PassOptions) error {
-	p := m.passShapes(rows, length)
+	p := m.passShapes(rows, length, !o.Packed)
+	p.once = cuda(m.Backend)
 	low := m.lowest()
 	drop := o.Dropout != nil
 	var list []role
@@ -371,9 +381,9 @@ func (m *Model) CompilePass(rows, length int, o PassOptions) error {
 	return m.compileAll(list)
 }
 
-// CompileLoss compiles what Loss runs on batches of rows x length, on all cores.
+// CompileLoss compiles what Loss runs on batches of rows x length, one text in a row, on all cores.
 func (m *Model) CompileLoss(rows, length, chunk int) error {
-	p := m.passShapes(rows, length)
+	p := m.passShapes(rows, length, true)
 	list := []role{m.lossRole(m.ChunkRows(m.D.mostTargets(rows, length), chunk), p)}
 	for _, s := range m.blocks {
 		list = append(list, m.forwardRole(s, false, false, p))

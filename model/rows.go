@@ -77,7 +77,7 @@ func (p *Pass) RowLogits(rows, ids []int32) (*Output, error) {
 		name, columns = "row logits of some tokens", []any{t}
 	}
 	c := m.fewRows(len(rows))
-	for _, part := range probe.chunks(c) {
+	for _, part := range probe.chunks(c, p.in.Rows*p.in.Length) {
 		at, err := putOn(m, part.Rows, c)
 		if err != nil {
 			return nil, err
@@ -133,7 +133,7 @@ func (p *Pass) LogProbs(t Targets) (logs []float32, first []bool, err error) {
 		return nil, nil, err
 	}
 	c := m.fewRows(len(t.Rows))
-	for _, part := range t.chunks(c) {
+	for _, part := range t.chunks(c, p.in.Rows*p.in.Length) {
 		data, err := m.headData(part)
 		if err != nil {
 			return nil, nil, err

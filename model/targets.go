@@ -65,8 +65,21 @@ func (r *Result) Add(o Result) {
 	r.Correct += o.Correct
 }
 
-// chunks cuts targets into pieces of c, the last one padded with targets of weight zero.
-func (t Targets) chunks(c int) []Targets {
+// once reports whether none of a batch's positions has two targets.
+func (t Targets) once(positions int) bool {
+	seen := make([]bool, positions)
+	for _, row := range t.Rows {
+		if seen[row] {
+			return false
+		}
+		seen[row] = true
+	}
+	return true
+}
+
+// chunks cuts targets of a batch of so many positions into pieces of c, the last one padded with targets of weight zero, at positions
+// that the piece does not have as long as there are some.
+func (t Targets) chunks(c, positions int) []Targets {
 	var out []Targets
 	for from := 0; from < len(t.Rows); from += c {
 		to := min(from+c, len(t.Rows))
@@ -74,6 +87,18 @@ func (t Targets) chunks(c int) []Targets {
 		copy(part.Rows, t.Rows[from:to])
 		copy(part.IDs, t.IDs[from:to])
 		copy(part.Weights, t.Weights[from:to])
+		if n := to - from; n < c {
+			taken := make(map[int32]bool, n)
+			for _, row := range part.Rows[:n] {
+				taken[row] = true
+			}
+			for row := int32(0); n < c && int(row) < positions; row++ { // behind that the first one stands for all
+				if !taken[row] {
+					part.Rows[n] = row
+					n++
+				}
+			}
+		}
 		out = append(out, part)
 	}
 	return out

@@ -118,16 +118,31 @@ func (o *optimizer) call(e *Exec, args ...any) ([]*gt.Tensor, error) {
 
 // norm returns the norm of all gradients, summed in float64 over the vectors.
 func (o *optimizer) norm(g *model.Gradients) (float64, error) {
-	e, err := o.exec("gradient norm", func(in []*Node) []*Node { return []*Node{total(Square(in[0]))} })
-	if err != nil {
-		return 0, err
-	}
 	var sums []*gt.Tensor
-	for _, t := range g.Sums {
-		if t == nil {
+	for _, group := range o.groups() {
+		var args []any
+		for _, i := range group {
+			if t := g.Sums[i]; t != nil {
+				args = append(args, t)
+			}
+		}
+		if len(args) == 0 {
 			continue
 		}
-		out, err := o.call(e, t)
+		e, err := o.exec("gradient norm", func(in []*Node) []*Node {
+			var squares []*Node
+			for _, x := range in {
+				squares = append(squares, Reshape(total(Square(x)), 1))
+			}
+			if len(squares) == 1 {
+				return squares
+			}
+			return []*Node{Concatenate(squares, 0)}
+		})
+		if err != nil {
+			return 0, err
+		}
+		out, err := o.call(e, args...)
 		if err != nil {
 			_, _ = add(sums)
 			return 0, err
@@ -138,12 +153,33 @@ func (o *optimizer) norm(g *model.Gradients) (float64, error) {
 	return math.Sqrt(square), err
 }
 
-// add sums scalars in float64, and frees them.
+// groups are the vectors that one execution takes, by index: one vector, and on a card many small ones, whose calls would cost more than
+// their work.
+func (o *optimizer) groups() (list [][]int) {
+	const most = 32 << 20 // elements of a group
+	size := 0
+	for i, v := range o.m.Vectors {
+		if v == nil {
+			continue
+		}
+		if n := len(list); n > 0 && o.m.OnCard() && size+v.Packed.Size <= most {
+			list[n-1] = append(list[n-1], i)
+		} else {
+			list, size = append(list, []int{i}), 0
+		}
+		size += v.Packed.Size
+	}
+	return list
+}
+
+// add sums all values of vectors in float64, and frees them.
 func add(list []*gt.Tensor) (sum float64, failed error) {
 	for _, t := range list {
 		v, err := gt.CopyFlatData[float32](t)
 		if err == nil {
-			sum += float64(v[0])
+			for _, x := range v {
+				sum += float64(x)
+			}
 		}
 		failed = errors.Join(failed, err)
 		_ = t.FinalizeAll()
@@ -190,47 +226,81 @@ func (o *optimizer) update(g *model.Gradients, t int, lr, coefficient float64) e
 		return err
 	}
 	defer func() { _ = s.FinalizeAll() }()
-	for i, v := range o.m.Vectors {
-		if v == nil {
-			continue
-		}
-		e, err := o.exec(fmt.Sprint("adamw ", o.masking, v.Packed.Segments), func(in []*Node) []*Node {
-			w, grad, m, v2, s := in[0], in[1], in[2], in[3], in[4]
-			before := w
-			at := func(i int) *Node { return Reshape(SliceAxis(s, 0, AxisElem(i))) }
-			decay, rate := o.factors(w.Graph(), v.Packed)
-			lr := Mul(at(0), rate)
-			grad = Mul(grad, at(1))
-			w = Mul(w, OneMinus(Mul(lr, decay)))
-			m = Add(MulScalar(m, o.Beta1), MulScalar(grad, 1-o.Beta1))
-			v2 = Add(MulScalar(v2, o.Beta2), MulScalar(Square(grad), 1-o.Beta2))
-			w = Sub(w, Mul(Mul(lr, at(2)), Div(m, AddScalar(Div(Sqrt(v2), at(3)), o.Eps))))
-			if o.masking { // the update is masked, not the gradient alone: weight decay moves what has no gradient
-				w = Where(in[5], w, before)
-			}
-			return []*Node{w, m, v2, ZerosLike(grad)}
-		})
-		if err != nil {
+	for _, group := range o.groups() {
+		if err := o.updateGroup(group, g, s); err != nil {
 			return err
 		}
-		st := &o.state[i]
-		args := []any{v.Value, g.Sums[i], st.m, st.v}
-		for k, t := range args {
-			if d, err := DonateTensorBuffer(t.(*gt.Tensor), o.m.Backend, o.m.Device); err == nil {
-				args[k] = d
-			}
+	}
+	return nil
+}
+
+// updateGroup makes the update of some vectors. s: learning rate, coefficient and the corrections of the moments.
+func (o *optimizer) updateGroup(group []int, g *model.Gradients, s *gt.Tensor) error {
+	each := 4 // inputs of a vector
+	if o.masking {
+		each = 5
+	}
+	key := fmt.Sprint("adamw ", o.masking)
+	var args []any
+	var gone []*gt.Tensor
+	for _, i := range group {
+		v, st := o.m.Vectors[i], &o.state[i]
+		key += fmt.Sprint(" ", v.Packed.Segments)
+		for _, t := range []*gt.Tensor{v.Value, g.Sums[i], st.m, st.v} {
+			args = append(args, o.give(t, &gone))
 		}
-		args = append(args, s)
 		if o.masking {
 			args = append(args, o.mask[i])
 		}
-		out, err := o.call(e, args...)
-		if err != nil {
-			return fmt.Errorf("adamw of %s: %w", v.Prefix, err)
+	}
+	e, err := o.exec(key, func(in []*Node) (out []*Node) {
+		for k, i := range group {
+			out = append(out, o.updated(o.m.Vectors[i].Packed, in[k*each:(k+1)*each], in[len(in)-1])...)
 		}
-		v.Value, st.m, st.v, g.Sums[i] = out[0], out[1], out[2], out[3]
+		return out
+	})
+	if err != nil {
+		return err
+	}
+	out, err := o.call(e, append(args, s)...)
+	if err != nil {
+		return fmt.Errorf("adamw of %s: %w", o.m.Vectors[group[0]].Prefix, err)
+	}
+	freeAll(gone)
+	for k, i := range group {
+		st := &o.state[i]
+		o.m.Vectors[i].Value, st.m, st.v, g.Sums[i] = out[4*k], out[4*k+1], out[4*k+2], out[4*k+3]
 	}
 	return nil
+}
+
+// give gives a tensor's memory to an execution. XLA does not take it, so it is for the caller to free then.
+func (o *optimizer) give(t *gt.Tensor, gone *[]*gt.Tensor) any {
+	if !strings.HasPrefix(o.m.Backend.Name(), "xla") {
+		if d, err := DonateTensorBuffer(t, o.m.Backend, o.m.Device); err == nil {
+			return d
+		}
+	}
+	*gone = append(*gone, t)
+	return t
+}
+
+// updated builds the update of a vector from its values, gradient and moments (and mask): the new ones, and a gradient of zero.
+func (o *optimizer) updated(p model.Packed, in []*Node, s *Node) []*Node {
+	w, grad, m, v2 := in[0], in[1], in[2], in[3]
+	before := w
+	at := func(i int) *Node { return Reshape(SliceAxis(s, 0, AxisElem(i))) }
+	decay, rate := o.factors(w.Graph(), p)
+	lr := Mul(at(0), rate)
+	grad = Mul(grad, at(1))
+	w = Mul(w, OneMinus(Mul(lr, decay)))
+	m = Add(MulScalar(m, o.Beta1), MulScalar(grad, 1-o.Beta1))
+	v2 = Add(MulScalar(v2, o.Beta2), MulScalar(Square(grad), 1-o.Beta2))
+	w = Sub(w, Mul(Mul(lr, at(2)), Div(m, AddScalar(Div(Sqrt(v2), at(3)), o.Eps))))
+	if o.masking { // the update is masked, not the gradient alone: weight decay moves what has no gradient
+		w = Where(in[4], w, before)
+	}
+	return []*Node{w, m, v2, ZerosLike(grad)}
 }
 
 // close frees the state.

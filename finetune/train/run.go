@@ -230,7 +230,7 @@ func (r *run) load(ctx context.Context) (err error) {
 		}
 	}
 	recompute := settle(r.s.estimate(r.cfg, rows, length, true, wide), r.cfg.Train.GradientCheckpointing, gpu)
-	pass := model.PassOptions{Recompute: recompute, Chunk: r.cfg.Train.LossChunk}
+	pass := model.PassOptions{Recompute: recompute, Chunk: r.cfg.Train.LossChunk, Packed: r.train.Packing() != "none"}
 	if r.s.dropout {
 		pass.Dropout = new(uint64)
 	}
