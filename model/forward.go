@@ -242,12 +242,16 @@ func (m *Model) Hidden(in Input) (*gt.Tensor, error) {
 	}
 	defer c.free()
 	p := m.passShapes(in.Rows, in.Length, in.plain)
-	for _, s := range m.blocks {
-		out, err := m.do(m.forwardRole(s, false, false, p), append([]any{m.donate(x)}, c.blockData(s.kind)...)...)
+	for _, n := range m.spans(0, len(m.blocks)) {
+		var data [][]any
+		for _, s := range m.blocks[n.from:n.to] {
+			data = append(data, c.blockData(s.kind))
+		}
+		out, err := m.runChain(m.forwardChain(n, false, false, len(m.blocks), p), m.donate(x), data)
 		if err != nil {
 			return nil, err
 		}
-		x = out[0]
+		x = out[len(out)-1][0]
 	}
 	return x, nil
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 	gt "github.com/gomlx/gomlx/core/tensors"
+
+	"github.com/mergekit/mergekit/internal/backend"
 )
 
 // plainGradient differentiates the model in one graph without cuts: GoMLX does all of it. It returns the loss and the gradients of
@@ -193,6 +195,15 @@ func TestGradients(t *testing.T) {
 				compare(t, m, "kept", got, want, 1e-4)
 				_, again := backward(t, m, in, targets, PassOptions{Factor: factor, Recompute: true})
 				compare(t, m, "recomputed", again, got, 1e-5)
+				m.Group = 2
+				grouped, again := backward(t, m, in, targets, PassOptions{Factor: factor, Chunk: 7})
+				if math.Abs(grouped-kept) > 1e-6*kept {
+					t.Errorf("loss %v in groups of two blocks, %v block by block", grouped, kept)
+				}
+				compare(t, m, "in groups of two", again, got, 1e-5)
+				m.Group = 3
+				_, again = backward(t, m, in, targets, PassOptions{Factor: factor, Recompute: true})
+				compare(t, m, "in groups of three, recomputed", again, got, 1e-5)
 			})
 		}
 	}
@@ -351,6 +362,10 @@ func TestDropoutGradients(t *testing.T) {
 			}
 			_, again = backward(t, m, in, targets, PassOptions{Factor: 1, Dropout: &one, Recompute: true})
 			compare(t, m, "recomputed", again, got, 1e-5)
+			m.Group = 2
+			_, again = backward(t, m, in, targets, PassOptions{Factor: 1, Dropout: &one, Chunk: 7})
+			compare(t, m, "in groups of two", again, got, 1e-5)
+			m.Group = 0
 			if other, _ := backward(t, m, in, targets, PassOptions{Factor: 1, Dropout: &two}); math.Abs(other-first) < 1e-4 {
 				t.Errorf("another stream has the same loss, %v", other)
 			}
@@ -521,5 +536,86 @@ func TestLossSharesTheForwardGraph(t *testing.T) {
 	}
 	if forward != len(distinct) {
 		t.Errorf("%d forward graphs for %d kinds of block", forward, len(distinct))
+	}
+}
+
+// TestGroups sees that a pass of groups needs fewer executions, that CompilePass and CompileLoss leave nothing of it to compile, and that
+// sums that have begun are added to.
+func TestGroups(t *testing.T) {
+	for _, name := range []string{"go", "xla:cpu", "xla:cuda"} {
+		b, _, err := backend.OpenModel(name)
+		if err != nil && name != "go" {
+			t.Logf("without %s: %v", name, err)
+			continue
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(b.Finalize)
+		t.Run(name, func(t *testing.T) {
+			m := tuned(t, b, filepath.Join(goldenModels, "llama"), func(_ *testing.T, d *Description, _ map[string]Tensor) *Overlay {
+				o, n := newOverlay(), noise(3)
+				for i := range d.Layers {
+					for _, l := range d.BlockLinears() {
+						n.adapt(o, d.LayerName(i, l.Name), l, Adaption{Rank: 2})
+					}
+				}
+				return o
+			})
+			in, targets := packedBatch(m.D)
+			o := PassOptions{Factor: 1, Chunk: 5, Packed: true}
+			count := func(group int) (graphs, calls int, grads [][]float32) {
+				m.Group, m.calls = group, 0
+				if err := m.CompilePass(in.Rows, in.Length, o); err != nil {
+					t.Fatal(err)
+				}
+				g, err := m.NewGradients()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer g.Free()
+				before := len(m.execs.list)
+				for range 2 {
+					if _, err := m.Backward(in, targets, g, o); err != nil {
+						t.Fatal(err)
+					}
+				}
+				calls, graphs = m.calls, len(m.execs.list)-before
+				for _, s := range g.Sums {
+					if s != nil {
+						values, err := gt.CopyFlatData[float32](s)
+						if err != nil {
+							t.Fatal(err)
+						}
+						grads = append(grads, values)
+					}
+				}
+				return graphs, calls, grads
+			}
+			n, chunks := len(m.blocks), (len(targets.Rows)+4)/5
+			fresh, calls, want := count(1)
+			if fresh != 2 || calls != 2*(2*n+chunks+2) {
+				t.Errorf("block by block: %d graphs that were not compiled ahead, %d calls; want 2 (the embeddings, and zeros) and %d", fresh, calls, 2*(2*n+chunks+2))
+			}
+			fresh, calls, got := count(n)
+			if whole := chunks/n + chunks%n; fresh != 0 || calls != 2*(2+whole+2) {
+				t.Errorf("all blocks at once: %d graphs that were not compiled ahead, %d calls; want 0 and %d", fresh, calls, 2*(2+whole+2))
+			}
+			compare(t, m, "in one group", got, want, 1e-5)
+			if err := m.CompileLoss(in.Rows, in.Length, 0); err != nil {
+				t.Fatal(err)
+			}
+			before := len(m.execs.list)
+			grouped, err := m.Loss(in, targets, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fresh := len(m.execs.list) - before; fresh != 0 {
+				t.Errorf("an evaluation compiles %d graphs", fresh)
+			}
+			m.Group = 1
+			if single, err := m.Loss(in, targets, 0); err != nil || math.Abs(single.Loss-grouped.Loss) > 1e-6*single.Loss {
+				t.Errorf("loss %v in groups, %v without (%v)", grouped.Loss, single.Loss, err)
+			}
+		})
 	}
 }

@@ -37,6 +37,8 @@ type Options struct {
 	Widen bool
 	// Compiling is told what is being compiled and for which shape, before and after (done). It may be nil.
 	Compiling func(what string, done bool)
+	// Group is Model.Group.
+	Group int
 	// Ahead is called beside the loading of the weights, to compile what will be needed. It may be nil.
 	Ahead func(m *Model)
 	// Loaded is told the bytes of weights that are on the device. It may be nil.
@@ -51,6 +53,8 @@ type Model struct {
 	Compute dtypes.DType
 	// Vectors hold the overlay's tensors: the first those of stem and head, then one for each block. Empty ones are nil.
 	Vectors []*Vector
+	// Group is how many blocks one execution goes through; below 2: one. Passes that were compiled with another one are compiled anew.
+	Group int
 
 	stem, head *stage
 	blocks     []*stage
@@ -61,6 +65,7 @@ type Model struct {
 	flash      bool // the device has fused attention for this model's heads
 
 	execs *execCache
+	calls int // executions so far
 }
 
 // execCache holds executables by role and signature. Copies of a model on several devices share one.
@@ -105,7 +110,7 @@ func Load(ctx context.Context, dir string, o Options) (*Model, error) {
 
 // LoadFrom is Load for a description and a checkpoint that are open already.
 func LoadFrom(ctx context.Context, d *Description, ckpt *tensors.Checkpoint, o Options) (*Model, error) {
-	m := &Model{D: d, Backend: o.Backend, Device: o.Device, Compute: o.Compute, compiling: o.Compiling,
+	m := &Model{D: d, Backend: o.Backend, Device: o.Device, Compute: o.Compute, Group: o.Group, compiling: o.Compiling,
 		base: map[*stage][]*gt.Tensor{}, baseShapes: map[*stage][]shapes.Shape{}, flat: map[*stage]*Vector{}}
 	if m.execs = (&execCache{list: map[string]*Exec{}}); o.Share != nil {
 		m.execs = o.Share.execs
@@ -460,27 +465,31 @@ type graphOf func(o *ops, in []*Node) []*Node
 
 // exec returns the executable of a role for a stage. Stages that look alike share it.
 func (m *Model) exec(role string, s *stage, build graphOf) (*Exec, error) {
-	key := fmt.Sprint(role, "|", m.Compute, "|", s.signature())
-	m.execs.mu.Lock()
-	defer m.execs.mu.Unlock()
-	if e, ok := m.execs.list[key]; ok {
-		return e, nil
-	}
 	nBase, flatInputs := len(s.base), 0
 	if m.flat[s] != nil {
 		flatInputs = 1
 	}
-	e, err := NewExec(m.Backend, func(in []*Node) []*Node {
+	return m.cached(fmt.Sprint(role, "|", m.Compute, "|", s.signature()), role, func(in []*Node) []*Node {
 		var vector *Node
 		if flatInputs == 1 {
 			vector = in[nBase]
 		}
 		return build(newOps(m.D, s, m.Compute, in[:nBase], vector), in[nBase+flatInputs:])
 	})
+}
+
+// cached returns the executable of a key, a new one if there is none.
+func (m *Model) cached(key, name string, build func(in []*Node) []*Node) (*Exec, error) {
+	m.execs.mu.Lock()
+	defer m.execs.mu.Unlock()
+	if e, ok := m.execs.list[key]; ok {
+		return e, nil
+	}
+	e, err := NewExec(m.Backend, build)
 	if err != nil {
 		return nil, err
 	}
-	e.WithName(role).SetMaxCache(-1)
+	e.WithName(name).SetMaxCache(-1)
 	m.execs.list[key] = e
 	return e, nil
 }
@@ -503,7 +512,12 @@ func (m *Model) run(role string, s *stage, build graphOf, data ...any) ([]*gt.Te
 	if err != nil {
 		return nil, err
 	}
-	args := m.args(s, data)
+	return m.call(e, role, s.name, m.args(s, data))
+}
+
+// call executes. role and what name the work if it fails.
+func (m *Model) call(e *Exec, role, what string, args []any) ([]*gt.Tensor, error) {
+	m.calls++
 	for i, a := range args {
 		if gone, ok := a.(spent); ok {
 			args[i] = gone.t
@@ -512,7 +526,7 @@ func (m *Model) run(role string, s *stage, build graphOf, data ...any) ([]*gt.Te
 	}
 	out, _, err := e.CallWithGraphOnDevice(m.Device, args...)
 	if err != nil {
-		return nil, m.explain(role, s, err)
+		return nil, explain(role, what, err)
 	}
 	return out, nil
 }
@@ -527,8 +541,6 @@ func (e *MemoryError) Error() string {
 
 // Unwrap returns the backend's error.
 func (e *MemoryError) Unwrap() error { return e.Err }
-
-func (m *Model) explain(role string, s *stage, err error) error { return explain(role, s.name, err) }
 
 // explain says what was computed when a backend failed, and tells a full device from other failures.
 func explain(role, what string, err error) error {

@@ -122,26 +122,29 @@ func (m *Model) Backward(in Input, t Targets, g *Gradients, o PassOptions) (Resu
 			free(k...)
 		}
 	}()
-	for i, s := range m.blocks {
-		keep := i >= low && !o.Recompute
-		data := append([]any{x}, c.blockData(s.kind)...)
-		if i < low {
-			data[0] = m.donate(x)
-		}
-		if drop && s.drops() {
-			if streams[i], err = gt.FromScalar(stream(*o.Dropout, i)), nil; err != nil {
-				return Result{}, err
+	for _, n := range m.passSpans(low) {
+		data := make([][]any, n.to-n.from)
+		for k, s := range m.blocks[n.from:n.to] {
+			data[k] = c.blockData(s.kind)
+			if drop && s.drops() {
+				streams[n.from+k] = gt.FromScalar(stream(*o.Dropout, n.from+k))
+				data[k] = append(data[k], streams[n.from+k])
 			}
-			data = append(data, streams[i])
 		}
-		out, err := m.do(m.forwardRole(s, keep, drop, p), data...)
+		carried, reached := any(x), n.from >= low
+		if !reached {
+			carried = m.donate(x)
+		}
+		out, err := m.runChain(m.forwardChain(n, !o.Recompute, drop, low, p), carried, data)
 		if err != nil {
 			return Result{}, err
 		}
-		if i >= low {
-			inputs[i], kept[i] = x, out[1:]
+		for k := range out {
+			if reached {
+				inputs[n.from+k], kept[n.from+k] = x, out[k][1:]
+			}
+			x = out[k][0]
 		}
-		x = out[0]
 	}
 	sum, dh, err := m.headBackward(in, x, t, g, o, p)
 	if err != nil {
@@ -149,38 +152,47 @@ func (m *Model) Backward(in Input, t Targets, g *Gradients, o PassOptions) (Resu
 	}
 	free(x)
 	x = nil
-	for i := len(m.blocks) - 1; i >= max(low, 0); i-- {
-		s := m.blocks[i]
-		data := append([]any{inputs[i], m.donate(dh)}, c.blockData(s.kind)...)
-		if drop && s.drops() {
-			data = append(data, streams[i])
+	spans := m.spans(max(low, 0), len(m.blocks))
+	for k := len(spans) - 1; k >= 0; k-- {
+		n := spans[k]
+		var data [][]any
+		for i := n.to - 1; i >= n.from; i-- {
+			s := m.blocks[i]
+			list := append([]any{inputs[i]}, c.blockData(s.kind)...)
+			if drop && s.drops() {
+				list = append(list, streams[i])
+			}
+			if m.flat[s] != nil && g.Sums[i+1] != nil {
+				list = append(list, m.donate(g.Sums[i+1]))
+			}
+			for _, t := range kept[i] {
+				list = append(list, t)
+			}
+			data = append(data, list)
 		}
-		first := g.Sums[i+1] == nil
-		if m.flat[s] != nil && !first {
-			data = append(data, m.donate(g.Sums[i+1]))
-		}
-		for _, k := range kept[i] {
-			data = append(data, k)
-		}
-		out, err := m.do(m.backwardRole(s, !o.Recompute, drop, i > low, first, p), data...)
+		out, err := m.runChain(m.backwardChain(n, !o.Recompute, drop, low, g, p), m.donate(dh), data)
 		if err != nil {
 			return sum, err
 		}
-		if i > low {
-			dh, out = out[0], out[1:]
-		} else {
-			dh = nil
+		dh = nil
+		for i := n.to - 1; i >= n.from; i-- {
+			got := out[n.to-1-i]
+			if i > low {
+				dh, got = got[0], got[1:]
+			}
+			if m.flat[m.blocks[i]] != nil {
+				g.Sums[i+1] = got[0]
+			}
+			free(inputs[i])
+			free(kept[i]...)
+			inputs[i], kept[i] = nil, nil
 		}
-		if m.flat[s] != nil {
-			g.Sums[i+1] = out[0]
+		for i := n.to - 1; i >= n.from; i-- {
 			if err := o.see(g, i+1); err != nil {
 				free(dh)
 				return sum, err
 			}
 		}
-		free(inputs[i])
-		free(kept[i]...)
-		inputs[i], kept[i] = nil, nil
 	}
 	if low < 0 {
 		if err := m.stemBackward(in, dh, g, p); err != nil {
@@ -231,33 +243,49 @@ func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o 
 		pass = gt.FromScalar(stream(*o.Dropout, len(m.blocks)))
 		defer free(pass)
 	}
-	for _, part := range t.chunks(chunk, in.Rows*in.Length) {
-		data, err := m.headData(part)
+	trains := m.flat[m.head] != nil
+	var sums []*gt.Tensor
+	defer func() { free(sums...) }()
+	parts := t.chunks(chunk, in.Rows*in.Length)
+	for len(parts) > 0 {
+		n, first := m.headGroup(len(parts)), g.Sums[0] == nil
+		var given []any
+		data := make([][]any, n)
+		for k, part := range parts[:n] {
+			own, err := m.headData(part)
+			if err != nil {
+				freeArgs(given)
+				return sum, dh, err
+			}
+			given = append(given, own...)
+			data[k] = append(append([]any{h}, own...), factor)
+			if drop {
+				data[k] = append(data[k], pass)
+			}
+			if o.scaled() {
+				data[k] = append(data[k], scale)
+			}
+			if trains && !first {
+				data[k] = append(data[k], m.donate(g.Sums[0]))
+			}
+		}
+		out, err := m.runChain(m.headChain(n, chunk, p, o.Objective, drop, o.scaled(), first), m.donate(dh), data)
+		freeArgs(given)
 		if err != nil {
 			return sum, dh, err
 		}
-		args := append(append([]any{h}, data...), factor, m.donate(dh))
-		if drop {
-			args = append(args, pass)
+		for _, got := range out {
+			sums = append(sums, got[1], got[2])
 		}
-		if o.scaled() {
-			args = append(args, scale)
+		last := out[n-1]
+		if dh = last[0]; trains {
+			g.Sums[0] = last[3]
 		}
-		trains, first := m.flat[m.head] != nil, g.Sums[0] == nil
-		if trains && !first {
-			args = append(args, m.donate(g.Sums[0]))
-		}
-		r := m.headRole(chunk, p, o.Objective, drop, o.scaled(), first)
-		out, err := m.do(r, args...)
-		freeArgs(data)
-		if err != nil {
-			return sum, dh, err
-		}
-		dh = out[2]
-		if trains {
-			g.Sums[0] = out[3]
-		}
-		if err := sum.read(out[0], out[1]); err != nil {
+		parts = parts[n:]
+	}
+	// Behind all chunks, so that none waits for numbers on their way to the host.
+	for i := 0; i < len(sums); i += 2 {
+		if err := sum.read(sums[i], sums[i+1]); err != nil {
 			return sum, dh, err
 		}
 	}

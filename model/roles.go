@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/gomlx/compute/dtypes"
@@ -87,6 +88,8 @@ type role struct {
 	stage  *stage
 	build  graphOf
 	shapes []shapes.Shape
+
+	results int // of a block's role: how many tensors it gives
 }
 
 // passShapes are the shapes of a batch on its way through the blocks.
@@ -130,7 +133,14 @@ func (m *Model) forwardRole(s *stage, keep, drop bool, p passShapes) role {
 		name = fmt.Sprintf("forward keep=%v drop=%v", keep, drop)
 	}
 	name += m.attentionName(s, p)
-	r := role{name: name, stage: s, shapes: append([]shapes.Shape{p.x}, p.data(s.kind)...)}
+	r := role{name: name, stage: s, shapes: append([]shapes.Shape{p.x}, p.data(s.kind)...), results: 1}
+	if keep {
+		for _, l := range m.D.BlockLinears() {
+			if m.saves(s, l) {
+				r.results++
+			}
+		}
+	}
 	if drop {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Uint32))
 	}
@@ -158,8 +168,8 @@ func (m *Model) forwardRole(s *stage, keep, drop bool, p passShapes) role {
 
 // backwardRole goes back through a block: x, dy, segments, tables..., dropout?, sum?, outputs of maps... to dx?, sum?.
 func (m *Model) backwardRole(s *stage, kept, drop, input, first bool, p passShapes) role {
-	drop = drop && s.drops()
 	trains := m.flat[s] != nil
+	drop, first = drop && s.drops(), first && trains
 	adds := trains && !first
 	r := role{name: fmt.Sprintf("backward kept=%v drop=%v input=%v%s%s", kept, drop, input, firstName(first), m.attentionName(s, p)), stage: s}
 	r.shapes = append([]shapes.Shape{p.x, p.dx}, p.data(s.kind)...)
@@ -169,6 +179,11 @@ func (m *Model) backwardRole(s *stage, kept, drop, input, first bool, p passShap
 	}
 	if adds {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Float32, s.packed.Size))
+	}
+	for _, given := range []bool{input, trains} {
+		if given {
+			r.results++
+		}
 	}
 	if kept {
 		for _, l := range m.D.BlockLinears() {
@@ -265,13 +280,16 @@ func (m *Model) lossRole(chunk int, p passShapes) role {
 	return r
 }
 
+// headDH is where headRole's arguments have dh.
+const headDH = 5
+
 // headRole computes objective and gradient of a chunk without keeping logits: h, rows, ids, weights, factor, dh, dropout?, scale?,
-// sum? to loss, correct, dh, sum?. With first there is no sum yet.
+// sum? to dh, loss, correct, sum?. With first there is no sum yet.
 func (m *Model) headRole(chunk int, p passShapes, objective Objective, drop, scaled, first bool) role {
 	s := m.head
-	drop = drop && s.drops()
-	r := role{name: fmt.Sprintf("gradient of the %v drop=%v scaled=%v once=%v%s", objective, drop, scaled, p.once, firstName(first)), stage: s, shapes: m.headShapes(chunk, p)}
 	trains := m.flat[s] != nil
+	drop, first = drop && s.drops(), first && trains
+	r := role{results: 3, name: fmt.Sprintf("gradient of the %v drop=%v scaled=%v once=%v%s", objective, drop, scaled, p.once, firstName(first)), stage: s, shapes: m.headShapes(chunk, p)}
 	adds := trains && !first
 	r.shapes = append(r.shapes, shapes.Make(dtypes.Float32), p.dx)
 	if drop {
@@ -279,6 +297,9 @@ func (m *Model) headRole(chunk int, p passShapes, objective Objective, drop, sca
 	}
 	if scaled {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Float32))
+	}
+	if trains {
+		r.results++
 	}
 	if adds {
 		r.shapes = append(r.shapes, shapes.Make(dtypes.Float32, s.packed.Size))
@@ -302,7 +323,7 @@ func (m *Model) headRole(chunk int, p passShapes, objective Objective, drop, sca
 		if d := t.grads[rows]; d != nil {
 			flatDH = ScatterSum(flatDH, InsertAxes(in[1], -1), ConvertDType(d, dtypes.Float32), false, p.once)
 		}
-		out := []*Node{loss, correct, ReshapeWithShape(flatDH, dh.Shape())}
+		out := []*Node{ReshapeWithShape(flatDH, dh.Shape()), loss, correct}
 		if trains {
 			var sum *Node
 			if adds {
@@ -356,7 +377,7 @@ func (m *Model) compile(r role) error {
 		list = append(list, shapes.Make(dtypes.Float32, r.stage.packed.Size))
 	}
 	if _, err = e.Compile(append(list, r.shapes...)...); err != nil {
-		return m.explain(r.name, r.stage, err)
+		return explain(r.name, r.stage.name, err)
 	}
 	return nil
 }
@@ -368,15 +389,17 @@ func (m *Model) CompilePass(rows, length int, o PassOptions) error {
 	p.once = cuda(m.Backend)
 	low := m.lowest()
 	drop := o.Dropout != nil
-	var list []role
-	for i, s := range m.blocks {
-		if i >= low {
-			list = append(list, m.backwardRole(s, !o.Recompute, drop, i > low, false, p))
-		}
+	var list []chain
+	for _, n := range m.spans(max(low, 0), len(m.blocks)) {
+		list = append(list, m.backwardChain(n, !o.Recompute, drop, low, nil, p))
 	}
-	list = append(list, m.headRole(m.ChunkRows(m.D.mostTargets(rows, length), o.Chunk), p, o.Objective, drop, o.scaled(), false))
-	for i, s := range m.blocks {
-		list = append(list, m.forwardRole(s, i >= low && !o.Recompute, drop, p))
+	targets := m.D.mostTargets(rows, length)
+	size := m.ChunkRows(targets, o.Chunk)
+	for _, n := range slices.Compact([]int{m.headGroup((targets + size - 1) / size), 1}) {
+		list = append(list, m.headChain(n, size, p, o.Objective, drop, o.scaled(), false))
+	}
+	for _, n := range m.passSpans(low) {
+		list = append(list, m.forwardChain(n, !o.Recompute, drop, low, p))
 	}
 	return m.compileAll(list)
 }
@@ -384,34 +407,35 @@ func (m *Model) CompilePass(rows, length int, o PassOptions) error {
 // CompileLoss compiles what Loss runs on batches of rows x length, one text in a row, on all cores.
 func (m *Model) CompileLoss(rows, length, chunk int) error {
 	p := m.passShapes(rows, length, true)
-	list := []role{m.lossRole(m.ChunkRows(m.D.mostTargets(rows, length), chunk), p)}
-	for _, s := range m.blocks {
-		list = append(list, m.forwardRole(s, false, false, p))
+	list := []chain{{links: []role{m.lossRole(m.ChunkRows(m.D.mostTargets(rows, length), chunk), p)}}}
+	for _, n := range m.spans(0, len(m.blocks)) {
+		list = append(list, m.forwardChain(n, false, false, len(m.blocks), p))
 	}
 	return m.compileAll(list)
 }
 
-// compileAll compiles roles side by side, those that share a graph once.
-func (m *Model) compileAll(roles []role) error {
-	var list []role
+// compileAll compiles chains side by side, those that share a graph once.
+func (m *Model) compileAll(chains []chain) error {
+	var list []chain
 	seen := map[string]bool{}
-	for _, r := range roles {
-		if key := r.name + r.stage.signature(); !seen[key] {
+	for _, c := range chains {
+		if key := c.key(m.Compute); !seen[key] {
 			seen[key] = true
-			list = append(list, r)
+			list = append(list, c)
 		}
 	}
 	var wg sync.WaitGroup
 	errs := make([]error, len(list))
-	for i, r := range list {
+	for i, c := range list {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
 			if m.compiling != nil {
-				m.compiling(r.name+" of "+r.stage.name, false)
-				defer m.compiling(r.name+" of "+r.stage.name, true)
+				name, what := c.label()
+				m.compiling(name+" of "+what, false)
+				defer m.compiling(name+" of "+what, true)
 			}
-			errs[i] = m.compile(r)
+			errs[i] = m.compileChain(c)
 		}()
 	}
 	wg.Wait()

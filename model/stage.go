@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
@@ -68,10 +69,18 @@ type stage struct {
 	flipped  map[string]string // matrices that are others of the packed vector, transposed
 	packed   Packed
 	adapters map[string]Adaption // by the map's name in the stage
+
+	sign sync.Once
+	mark string // signature's result: every execution asks for it
 }
 
-// signature tells stages apart that need different graphs.
+// signature tells stages apart that need different graphs. The stage must not change any more.
 func (s *stage) signature() string {
+	s.sign.Do(func() { s.mark = s.describe() })
+	return s.mark
+}
+
+func (s *stage) describe() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%+v|%v|", s.kind, s.base)
 	for _, seg := range s.packed.Segments {

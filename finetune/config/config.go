@@ -277,6 +277,9 @@ type Train struct {
 	GradientCheckpointing string `yaml:"gradient_checkpointing" oneof:"auto|none|block"`
 	// LossChunk is the tokens whose logits exist at a time; auto by the size of the vocabulary.
 	LossChunk int `yaml:"loss_chunk,auto"`
+	// BlocksPerCall is how many blocks the device goes through between two waits. More may make small models faster on a GPU, and takes
+	// longer to compile.
+	BlocksPerCall int `yaml:"blocks_per_call"`
 }
 
 // Reference is the frozen model that preference methods compare with.

@@ -25,7 +25,7 @@ func Defaults(method, tune string) *Config {
 		Optim: Optim{Name: "adamw", LR: 2e-4, Betas: [2]float64{0.9, 0.999}, Eps: 1e-8, Clip: 1, LoRAPlusRatio: 1},
 		Schedule: Schedule{Kind: "cosine", WarmupRatio: 0.03, MinLRRatio: 0.1, DecayRatio: 0.2, Decay: "linear", ConstLRRatio: 0.55,
 			CooldownRatio: 0.6, Cooldown: "cosine", Offset: "none"},
-		Train:      Train{Epochs: 1, MicroBatch: 4, GradAccum: 4, Replicas: 1, GradientCheckpointing: "auto"},
+		Train:      Train{Epochs: 1, MicroBatch: 4, GradAccum: 4, Replicas: 1, GradientCheckpointing: "auto", BlocksPerCall: 1},
 		MethodArgs: map[string]any{},
 		Reference:  Reference{Mode: "auto", Precompute: true},
 		Eval:       Eval{Every: Every{Fraction: 0.1}, MaxBatches: -1, SaveBest: true},

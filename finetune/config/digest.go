@@ -10,12 +10,12 @@ import (
 
 // inconsequential are the keys on which the trained weights do not depend, and those below them: names and places, what is written, and
 // how the same sums are computed. Evaluation is among them unless it ends the run early.
-var inconsequential = []string{"run.name", "run.output_dir", "run.backend", "run.threads", "train.gradient_checkpointing", "train.loss_chunk",
+var inconsequential = []string{"run.name", "run.output_dir", "run.backend", "run.threads", "train.gradient_checkpointing", "train.loss_chunk", "train.blocks_per_call",
 	"reference.precompute", "eval", "save", "log"}
 
 // Digest is the SHA-256, in hexadecimal, of everything in the configuration on which the trained weights depend. Two files with the same
 // digest train the same weights from the same data; where the output goes, what is logged and how often is saved do not count, nor does
-// what only changes where and in what portions the same sums are computed (backend, threads, gradient_checkpointing, loss_chunk).
+// what only changes where and in what portions the same sums are computed (backend, threads, gradient_checkpointing, loss_chunk, blocks_per_call).
 func (c *Config) Digest() string {
 	h := sha256.New()
 	for _, e := range c.consequential() {

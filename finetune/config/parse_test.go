@@ -200,6 +200,7 @@ func TestErrors(t *testing.T) {
 		{"train: {max_steps: 0}", nil, `run.yml:3:20: train.max_steps: must be from 1 to 1073741824, or null; here is 0`},
 		{"train: {micro_batch: 3, replicas: 2}", nil, `run.yml:3:35: train.replicas: micro_batch 3 does not divide among 2 devices; make it a multiple`},
 		{"train: {loss_chunk: 0}", nil, `run.yml:3:21: train.loss_chunk must be above 0, or auto`},
+		{"train: {blocks_per_call: 0}", nil, `run.yml:3:26: train.blocks_per_call: must be from 1 to 16777216; here is 0`},
 		{"tune: lroa", nil, `run.yml:3:7: unknown tune "lroa"; did you mean "lora"?`},
 		{"tune: qlora", nil, `run.yml:3:7: unknown tune "qlora"; 4-bit weights are not read by this version; use lora, whose base is kept in bfloat16`},
 		{"tune: dora\nlora: {use_dora: false}", nil, `run.yml:4:18: lora.use_dora: tune: dora and use_dora: false contradict each other; remove one`},
@@ -312,7 +313,7 @@ func TestPaths(t *testing.T) {
 func TestDigest(t *testing.T) {
 	base := parse(t, small)
 	for _, same := range []string{"run.name=x", "run.output_dir=x", "run.threads=3", "run.backend=go", "log.plot=true", "eval.every=3", "save.keep=9",
-		"train.gradient_checkpointing=block", "train.loss_chunk=64"} {
+		"train.gradient_checkpointing=block", "train.loss_chunk=64", "train.blocks_per_call=4"} {
 		if c := parse(t, small, same); c.Digest() != base.Digest() || len(Diff(base, c)) > 0 {
 			t.Errorf("%s changes the digest", same)
 		}

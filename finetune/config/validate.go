@@ -192,6 +192,7 @@ func (d *decoder) train(t *Train) {
 	d.between("train.grad_accum", t.GradAccum, 1, 1<<16)
 	d.between("train.replicas", t.Replicas, 1, 1024)
 	d.between("train.loss_chunk", t.LossChunk, 0, maxCount)
+	d.between("train.blocks_per_call", t.BlocksPerCall, 1, maxCount)
 	if t.Replicas > 1 && t.MicroBatch%t.Replicas != 0 {
 		d.fault("train.replicas", "micro_batch %d does not divide among %d devices; make it a multiple", t.MicroBatch, t.Replicas)
 	}

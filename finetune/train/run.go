@@ -214,7 +214,7 @@ func (r *run) load(ctx context.Context) (err error) {
 			rows, length = s[0], s[1]
 		}
 	}
-	o := model.Options{Backend: r.o.Backend, Overlay: r.s.overlay, Replace: r.s.replace}
+	o := model.Options{Backend: r.o.Backend, Overlay: r.s.overlay, Replace: r.s.replace, Group: r.cfg.Train.BlocksPerCall}
 	switch r.cfg.Model.DType {
 	case "float32":
 		o.Compute = dtypes.Float32
