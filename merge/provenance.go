@@ -44,16 +44,25 @@ func (j *job) record(w *tensors.Writer) error {
 	if kind := w.JoinedEngine(); kind != "" {
 		r.Options.Backend = kind
 	}
+	var files [][]string
 	for _, m := range from {
-		in := provenance.Input{Model: m.ref.String(), Base: m.base, Speller: m.speller, License: provenance.License(m.dir)}
-		for _, path := range m.files {
-			f, err := provenance.Identify(path, j.o.Hash)
+		r.Inputs = append(r.Inputs, provenance.Input{Model: m.ref.String(), Base: m.base, Speller: m.speller, License: provenance.License(m.dir)})
+		files = append(files, m.files)
+	}
+	return WriteRecord(w, j.out, &r, files, j.o.Hash)
+}
+
+// WriteRecord completes the record of what w writes to the directory out, and puts it there: files[i] become those of the record's input i,
+// what w holds its outputs. hash: weights are identified by their SHA-256, however large.
+func WriteRecord(w *tensors.Writer, out string, r *provenance.Record, files [][]string, hash bool) error {
+	for i, paths := range files {
+		for _, path := range paths {
+			f, err := provenance.Identify(path, hash)
 			if err != nil {
 				return err
 			}
-			in.Files = append(in.Files, f)
+			r.Inputs[i].Files = append(r.Inputs[i].Files, f)
 		}
-		r.Inputs = append(r.Inputs, in)
 	}
 	names := w.SideFiles()
 	for _, shard := range w.Shards() {
@@ -61,11 +70,11 @@ func (j *job) record(w *tensors.Writer) error {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		path, err := tensors.PartialFile(j.out, name)
+		path, err := tensors.PartialFile(out, name)
 		if err != nil {
 			return err
 		}
-		f, err := provenance.Identify(path, j.o.Hash)
+		f, err := provenance.Identify(path, hash)
 		if err != nil {
 			return err
 		}

@@ -68,6 +68,9 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (*Verified, error)
 	if !o.Inputs && !o.Reproduce {
 		return v, nil
 	}
+	if r.Method == provenance.MixtureMethod {
+		return nil, &InputError{fmt.Errorf("%s: is a mixture of experts; its files can be verified, but not its inputs nor how it was made: leave --inputs and --reproduce out, or assemble it again (`mergekit moe`) and compare with `mergekit diff`", dir)}
+	}
 	list, text, err := recordedRecipes(dir, r, o)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ type moeOptions struct {
 	moe.Options
 	backend, shardSize          string
 	noTokenizer, noCard, dryRun bool
+	noProvenance                bool
 }
 
 func newMoECommand() *cobra.Command {
@@ -55,6 +56,8 @@ EXIT STATUS
 	f.BoolVar(&o.AllowNonFinite, "allow-non-finite", false, "accept NaN and infinite values in the output")
 	f.BoolVar(&o.noTokenizer, "no-copy-tokenizer", false, "do not copy tokenizer and generation files")
 	f.BoolVar(&o.noCard, "no-model-card", false, "write neither README.md nor mergekit_moe_config.yml")
+	f.BoolVar(&o.noProvenance, "no-provenance", false, "do not write mergekit_provenance.json")
+	f.BoolVar(&o.Hash, "hash", false, "put the SHA-256 of all inputs and of the weights into mergekit_provenance.json (reads them once more)")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the tensors that would be written, and stop")
 	return cmd
 }
@@ -89,7 +92,7 @@ func runMoE(cmd *cobra.Command, args []string, o *moeOptions) error {
 	if o.dryRun {
 		return showMoEPlan(cmd, args[0], o)
 	}
-	o.CopyTokenizer, o.ModelCard, o.Version = !o.noTokenizer, !o.noCard, version
+	o.CopyTokenizer, o.ModelCard, o.Provenance, o.Version = !o.noTokenizer, !o.noCard, !o.noProvenance, version
 	view := newWorkView(cmd)
 	o.Gate = moe.GateOptions{Backend: modelBackend(o.backend), Progress: view.show}
 	o.Warn, o.Started, o.Written = view.warn, view.started("assembling"), view.written

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mergekit/mergekit/internal/memory"
 	"github.com/mergekit/mergekit/merge"
+	"github.com/mergekit/mergekit/merge/provenance"
 	"github.com/mergekit/mergekit/tensors"
 )
 
@@ -29,6 +30,8 @@ type Options struct {
 	Resume        bool  // finish an interrupted assembly
 	CopyTokenizer bool
 	ModelCard     bool
+	Provenance    bool // write mergekit_provenance.json
+	Hash          bool // with the SHA-256 of weights, however large
 
 	AllowNonFinite bool // accept NaN and infinite values in the output
 
@@ -88,6 +91,10 @@ func Assemble(ctx context.Context, p *Plan, out string, o Options) (*Summary, er
 		return nil, err
 	}
 	if o.Warn != nil {
+		_, conflicts, _ := provenance.Judge(p.licenses())
+		for _, c := range conflicts {
+			o.Warn("licences: " + c)
+		}
 		for _, w := range p.Warnings {
 			o.Warn(w)
 		}
@@ -112,6 +119,9 @@ func Assemble(ctx context.Context, p *Plan, out string, o Options) (*Summary, er
 	}
 	if err = p.fill(ctx, w, g, o); err == nil {
 		err = p.files(w, s, o)
+	}
+	if err == nil && o.Provenance {
+		err = p.record(w, out, o)
 	}
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
@@ -171,7 +181,12 @@ func (p *Plan) files(w *tensors.Writer, s *Summary, o Options) error {
 	if err != nil {
 		abs = s.Output
 	}
-	err = card.Execute(&b, map[string]any{"Title": filepath.Base(abs), "S": s, "P": p, "Version": o.Version, "Hub": p.hubModels(), "Text": string(bytes.TrimSpace(p.Config.Text))})
+	license, conflicts, notes := provenance.Judge(p.licenses())
+	if !provenance.Known(license) {
+		license = ""
+	}
+	err = card.Execute(&b, map[string]any{"Title": filepath.Base(abs), "S": s, "P": p, "Version": o.Version, "Hub": p.hubModels(), "License": license,
+		"LicenseNotes": append(conflicts, notes...), "Text": string(bytes.TrimSpace(p.Config.Text))})
 	if err != nil {
 		return err
 	}
@@ -197,6 +212,9 @@ base_model:
 {{- end}}
 {{- end}}
 library_name: transformers
+{{- if .License}}
+license: {{.License}}
+{{- end}}
 tags:
 - mergekit
 - moe
@@ -213,6 +231,15 @@ A mixture of {{.S.Experts}} experts ({{.P.Family}}), assembled with mergekit{{if
 {{- end}}
 {{- range .P.Config.Shared}}
 * shared expert: {{.Model}}{{if .Noise}}, noise {{.Noise}}{{end}}{{if ne .Residual 1.0}}, residual_scale {{.Residual}}{{end}}
+{{- end}}
+{{- if .LicenseNotes}}
+
+## Licences
+{{range .LicenseNotes}}
+* {{.}}
+{{- end}}
+
+As the inputs' model cards state them; this is no legal advice.
 {{- end}}
 {{- if .S.Notes}}
 

@@ -18,12 +18,15 @@ import (
 // FileName is the record's name in the output.
 const FileName = "mergekit_provenance.json"
 
+// MixtureMethod is what records of mixtures of experts have in the place of a merge method.
+const MixtureMethod = "moe"
+
 // Record is the content of the file.
 type Record struct {
 	Version  int      `json:"mergekit_provenance"`
 	Program  string   `json:"program"`
 	Method   string   `json:"merge_method"`
-	Recipe   File     `json:"recipe"`             // mergekit_config.yml as it is, or would be, beside the weights
+	Recipe   File     `json:"recipe"`             // mergekit_config.yml (of a mixture mergekit_moe_config.yml) as it is, or would be, beside the weights
 	Searched bool     `json:"searched,omitempty"` // a search has found numbers of the recipe
 	Options  Options  `json:"options"`
 	Inputs   []Input  `json:"inputs"`
@@ -99,7 +102,7 @@ func Read(dir string) (*Record, error) {
 	}
 	f, err := os.Open(path)
 	if st, e := os.Stat(dir); errors.Is(err, fs.ErrNotExist) || err != nil && e == nil && !st.IsDir() {
-		return nil, &tensors.FormatError{File: dir, Msg: "has no " + FileName, Hint: "only outputs of mergekit merge have one"}
+		return nil, &tensors.FormatError{File: dir, Msg: "has no " + FileName, Hint: "only outputs of mergekit merge and mergekit moe have one"}
 	}
 	if err != nil {
 		return nil, err
