@@ -244,20 +244,7 @@ func TestStagesSpareInputs(t *testing.T) {
 		}
 	}
 	var bad *tensors.FormatError
-	text := `
-name: one
-merge_method: regmean
-models: [{model: M/ft1}, {model: M/ft2}]
-parameters: {reduce: 0.9}
-calibration: {data: [` + rows + `, ` + rows + `], seq_len: 64}
----
-name: two
-merge_method: linear
-models: [{model: one, parameters: {weight: 0.5}}, {model: M/ft3, parameters: {weight: 0.5}}]
----
-merge_method: passthrough
-models: [{model: two}]
-`
+	text := wholeStages(rows)
 	o := merge.Options{Backend: b, Force: true, Stages: merge.StageOptions{Keep: true, Cache: t.TempDir()}}
 	if _, err := merge.Run(context.Background(), recipeAt(t, models, text), filepath.Join(models, "ft3"), o); !errors.As(err, &bad) || !strings.Contains(err.Error(), "directory of the input") {
 		t.Errorf("an output over the input of a stage: %v", err)

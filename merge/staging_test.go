@@ -342,19 +342,14 @@ func TestStagesAreMerges(t *testing.T) {
 	sameMerges(t, filepath.Join(dir, "out"), filepath.Join(dir, "by hand"))
 }
 
-// TestStagesOfWholes has a stage of which nobody knows the tensors before it is made.
-func TestStagesOfWholes(t *testing.T) {
-	b := openBackend(t, "go")
-	rows, err := filepath.Abs("../docs/testdata/rows.jsonl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := stagesFile(t, `
+// wholeStages are recipes of which the first reads texts, and whose tensors nobody knows before it is made.
+func wholeStages(rows string) string {
+	return `
 name: one
 merge_method: regmean
 models: [{model: M/ft1}, {model: M/ft2}]
 parameters: {reduce: 0.9}
-calibration: {data: [`+rows+`, `+rows+`], seq_len: 64}
+calibration: {data: [` + rows + `, ` + rows + `], seq_len: 64}
 ---
 name: two
 merge_method: linear
@@ -362,8 +357,17 @@ models: [{model: one, parameters: {weight: 0.5}}, {model: M/ft3, parameters: {we
 ---
 merge_method: passthrough
 models: [{model: two}]
-dtype: bfloat16
-`)
+`
+}
+
+// TestStagesOfWholes has a stage of which nobody knows the tensors before it is made.
+func TestStagesOfWholes(t *testing.T) {
+	b := openBackend(t, "go")
+	rows, err := filepath.Abs("../docs/testdata/rows.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := stagesFile(t, wholeStages(rows)+"dtype: bfloat16\n")
 	out := filepath.Join(t.TempDir(), "out")
 	s, err := merge.Run(context.Background(), file, out, merge.Options{Backend: b, CopyTokenizer: true})
 	if err != nil {

@@ -181,7 +181,7 @@ func runAdaptersCombine(cmd *cobra.Command, dirs []string, out string, o adapter
 		return err
 	}
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, struct {
+		writeDone(struct {
 			Output string `json:"output"`
 			*adapter.CombineReport
 		}{out, r})
@@ -251,7 +251,7 @@ func runAdaptersConvert(cmd *cobra.Command, src, out, to string, layers int, sav
 		return err
 	}
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, map[string]any{"output": out, "format": to, "tensors": len(a.Keys())})
+		writeDone(map[string]any{"output": out, "format": to, "tensors": len(a.Keys())})
 	} else if !quietWanted(cmd) {
 		fmt.Printf("%s: %d tensors for %s\n", out, len(a.Keys()), to)
 	}

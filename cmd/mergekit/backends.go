@@ -66,7 +66,7 @@ func newBackendsInstallCommand() *cobra.Command {
 				return err
 			}
 			if jsonWanted(cmd) {
-				writeJSON(os.Stdout, map[string]any{"event": "done", "path": path})
+				writeDone(map[string]any{"path": path})
 			} else if !quietWanted(cmd) {
 				fmt.Println("installed", path)
 			}

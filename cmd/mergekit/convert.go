@@ -81,7 +81,7 @@ func runConvert(cmd *cobra.Command, src, out string, o *convertOptions) error {
 		warn(cmd, w)
 	}
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, report)
+		writeDone(report)
 	} else if !quietWanted(cmd) {
 		fmt.Printf("%s: %d tensors, %s\n", out, report.Tensors, bytesText(report.Bytes))
 	}

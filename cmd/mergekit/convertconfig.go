@@ -63,7 +63,7 @@ func runConvertConfig(cmd *cobra.Command, file string, o *convertConfigOptions) 
 	}
 	switch {
 	case jsonWanted(cmd):
-		writeJSON(os.Stdout, map[string]any{"event": "done", "output": o.out, "yaml": string(r.YAML), "dropped": r.Dropped, "notes": r.Notes})
+		writeDone(map[string]any{"output": o.out, "yaml": string(r.YAML), "dropped": r.Dropped, "notes": r.Notes})
 		return nil
 	case o.out == "":
 		if _, err := os.Stdout.Write(r.YAML); err != nil {

@@ -97,7 +97,7 @@ func runDiff(cmd *cobra.Command, pa, pb string, o *diffOptions) error {
 	}
 	switch {
 	case jsonWanted(cmd):
-		writeJSON(os.Stdout, map[string]any{"event": "done", "tensors": len(list), "equal": equal, "beyond_tolerance": differ})
+		writeDone(map[string]any{"tensors": len(list), "equal": equal, "beyond_tolerance": differ})
 	case !quietWanted(cmd):
 		if len(rows) > 1 {
 			table(os.Stdout, rows)

@@ -112,7 +112,7 @@ func extract(cmd *cobra.Command, o *extractOptions, more map[string][]byte) erro
 		return err
 	}
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, struct {
+		writeDone(struct {
 			Output string `json:"output"`
 			*adapter.ExtractReport
 		}{o.out, r})

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -75,7 +74,7 @@ func runFillMissing(cmd *cobra.Command, args []string, o *fillOptions) error {
 		return err
 	}
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, r)
+		writeDone(r)
 	} else if !quietWanted(cmd) {
 		where := "under their own names"
 		if r.From != r.To {

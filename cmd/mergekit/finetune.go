@@ -217,7 +217,7 @@ func (v *runView) end() {
 
 func (v *runView) summary(cfg *config.Config, s *train.Summary) {
 	if jsonWanted(v.cmd) {
-		writeJSON(os.Stdout, map[string]any{"event": "done", "summary": s})
+		writeDone(map[string]any{"summary": s})
 		return
 	}
 	if quietWanted(v.cmd) {

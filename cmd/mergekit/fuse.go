@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -96,7 +95,7 @@ func runFuse(cmd *cobra.Command, o *fuseOptions) error {
 		return err
 	}
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, r)
+		writeDone(r)
 	} else if !quietWanted(cmd) {
 		fmt.Printf("%s: %d tensors, %d of them changed, %s in %d shard%s\n", r.Output, r.Tensors, r.Changed, bytesText(r.Bytes), r.Shards, plural(r.Shards))
 		if len(r.Added) > 0 {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -50,7 +49,7 @@ func runInit(cmd *cobra.Command, config string, o *initOptions) error {
 	}
 	switch {
 	case jsonWanted(cmd):
-		writeJSON(os.Stdout, map[string]any{"event": "done", "output": o.output, "tensors": made.Tensors, "parameters": made.Parameters, "bytes": made.Bytes})
+		writeDone(map[string]any{"output": o.output, "tensors": made.Tensors, "parameters": made.Parameters, "bytes": made.Bytes})
 	case !quietWanted(cmd):
 		fmt.Printf("%s: %d tensors, %d parameters, %s\n", o.output, made.Tensors, made.Parameters, bytesText(made.Bytes))
 	}

@@ -95,7 +95,7 @@ func renderInspect(cmd *cobra.Command, c *tensors.Checkpoint, list []inspect.Ten
 		for _, t := range list {
 			writeJSON(os.Stdout, t)
 		}
-		writeJSON(os.Stdout, map[string]any{"event": "done", "tensors": len(list), "elements": elems, "bytes": total, "nan": nan, "inf": inf, "files": c.Files(), "metadata": c.Metadata()})
+		writeDone(map[string]any{"tensors": len(list), "elements": elems, "bytes": total, "nan": nan, "inf": inf, "files": c.Files(), "metadata": c.Metadata()})
 		return
 	}
 	if !quietWanted(cmd) {

@@ -69,7 +69,7 @@ func runLogits(cmd *cobra.Command, name string, o *logitsOptions) error {
 	}
 	switch {
 	case jsonWanted(cmd):
-		writeJSON(os.Stdout, map[string]any{"event": "done", "output": o.output, "shape": out.Shape})
+		writeDone(map[string]any{"output": o.output, "shape": out.Shape})
 	case !quietWanted(cmd):
 		fmt.Printf("wrote output %v to %s\n", out.Shape, o.output)
 	}

@@ -198,10 +198,7 @@ func mergeBy(cmd *cobra.Command, choice string, mo merge.Options, run func(merge
 	}
 	switch {
 	case jsonWanted(cmd):
-		writeJSON(os.Stdout, struct {
-			Event string `json:"event"`
-			*merge.Summary
-		}{"done", s})
+		writeDone(s)
 	case !quietWanted(cmd):
 		printSummary(s)
 	}

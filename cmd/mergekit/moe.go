@@ -103,10 +103,7 @@ func runMoE(cmd *cobra.Command, args []string, o *moeOptions) error {
 	}
 	switch {
 	case jsonWanted(cmd):
-		writeJSON(os.Stdout, struct {
-			Event string `json:"event"`
-			*moe.Summary
-		}{"done", s})
+		writeDone(s)
 	case !quietWanted(cmd):
 		fmt.Printf("%s: %s of %d experts%s, %d for each token: %s parameters, a token meets %s; router by %s\n", s.Output, s.Architecture, s.Experts, sharedText(s.Shared), s.PerToken, count(s.Parameters), count(s.Active), s.Gate)
 		fmt.Printf("  %d tensors, wrote %s in %d shard%s in %.1f s; peak memory %s anonymous, %s resident\n", s.Tensors, bytesText(s.Written), s.Shards, plural(s.Shards), s.Seconds, bytesText(s.PeakAnon), bytesText(s.PeakRSS))

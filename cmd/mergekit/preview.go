@@ -171,10 +171,7 @@ func renderPreview(cmd *cobra.Command, p *preview.Preview) error {
 		}
 		rest := *p
 		rest.Rows = nil
-		writeJSON(os.Stdout, struct {
-			Event string `json:"event"`
-			preview.Preview
-		}{"done", rest})
+		writeDone(rest)
 		return nil
 	}
 	return p.Write(os.Stdout, os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(os.Stdout.Fd())))

@@ -78,10 +78,7 @@ func runPush(cmd *cobra.Command, dir, to string, o hub.PushOptions, s hub.Settin
 	}
 	switch {
 	case jsonWanted(cmd):
-		writeJSON(os.Stdout, struct {
-			Event string `json:"event"`
-			*hub.Pushed
-		}{"done", p})
+		writeDone(p)
 	case quietWanted(cmd):
 	case p.Changed+p.Removed == 0:
 		fmt.Printf("%s: has these %d files already\n", p.URL, p.Files)

@@ -42,6 +42,19 @@ func writeJSON(w io.Writer, v any) {
 	fmt.Fprintf(w, "%s\n", b)
 }
 
+// writeDone writes what a command came to, an object, as the last of its events.
+func writeDone(v any) {
+	b, err := json.Marshal(v)
+	if err == nil && len(b) > 2 && b[0] == '{' {
+		fmt.Fprintf(os.Stdout, `{"event":"done",%s`+"\n", b[1:])
+		return
+	}
+	if err == nil {
+		err = fmt.Errorf("%T is no object with keys", v)
+	}
+	writeJSON(os.Stdout, map[string]string{"event": "error", "message": err.Error()})
+}
+
 // newProgress returns the display of a long work: a bar on a terminal, lines elsewhere, events with --json.
 func newProgress(cmd *cobra.Command, total int64, what string) *progress.Progress {
 	o := progress.Options{Total: total, Description: what, Quiet: quietWanted(cmd), JSON: jsonWanted(cmd)}

@@ -233,7 +233,7 @@ func runSparseCompose(cmd *cobra.Command, paths []string, o *sparseFlags) error 
 	}
 	warnLeft(cmd, r.Left)
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, r)
+		writeDone(r)
 	} else if !quietWanted(cmd) {
 		fmt.Printf("%s: %s entries of %d files; %s (%s) are changed by several (%s), %s of them in different directions\n", r.Output, count(r.Entries), len(paths),
 			count(r.Overlap), percent(r.Share), in.way, count(r.Conflict))
@@ -316,7 +316,7 @@ func runSparseApply(cmd *cobra.Command, dir string, paths []string, o *sparseFla
 	}
 	warnLeft(cmd, r.Left)
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, r)
+		writeDone(r)
 	} else if !quietWanted(cmd) {
 		fmt.Printf("%s: %d tensors, %d of them changed in %s entries, %s\n", r.Output, r.Tensors, r.Changed, count(r.Entries), bytesText(r.Bytes))
 	}
@@ -386,7 +386,7 @@ func runSparseExtract(cmd *cobra.Command, base, tuned, out string, o sparse.Extr
 		return err
 	}
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, r)
+		writeDone(r)
 	} else if !quietWanted(cmd) {
 		fmt.Printf("%s: %s of %s entries (%s), with %s of the squared difference; %s differ at all\n", r.Output, count(r.Entries), count(r.Candidates),
 			percent(float64(r.Entries)/float64(r.Candidates)), percent(r.Kept), count(r.Differing))
@@ -438,7 +438,7 @@ func runSparseConvert(cmd *cobra.Command, from, to, base string, force bool) err
 		return err
 	}
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, r)
+		writeDone(r)
 	} else if !quietWanted(cmd) {
 		fmt.Printf("%s: %s entries in %d tensors, %d replaced as a whole\n", r.Output, count(r.Entries), r.Tensors, len(r.Wholes))
 	}

@@ -140,7 +140,7 @@ func runTokensurgeon(cmd *cobra.Command, args []string, o *tokensurgeonOptions) 
 		return err
 	}
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, r)
+		writeDone(r)
 	} else if !quietWanted(cmd) {
 		printSurgery(r)
 	}

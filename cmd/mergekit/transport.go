@@ -93,7 +93,7 @@ func transportAdapter(cmd *cobra.Command, m *align.Map, from string, o *transpor
 		return err
 	}
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, r)
+		writeDone(r)
 	} else if !quietWanted(cmd) {
 		fmt.Printf("%s: an adapter of %d tensors, %d of them changed%s\n", r.Output, r.Tensors, r.Changed, exactText(r.Exact))
 	}
@@ -156,7 +156,7 @@ func writeAligned(cmd *cobra.Command, m *align.Map, c *tensors.Checkpoint, dir, 
 		return err
 	}
 	if jsonWanted(cmd) {
-		writeJSON(os.Stdout, r)
+		writeDone(r)
 	} else if !quietWanted(cmd) {
 		fmt.Printf("%s: %d tensors, %d of them changed%s, %s in %d shard%s\n", r.Output, r.Tensors, r.Changed, exactText(m.Exact()), bytesText(r.Bytes), r.Shards, plural(r.Shards))
 	}
