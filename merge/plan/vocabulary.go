@@ -301,6 +301,11 @@ func (b *builder) commonTemplate() string {
 // tokenKeys are the endings of keys of config.json and generation_config.json that name tokens by their ids.
 var tokenKeys = []string{"_token_id", "_token_ids", "_token_index"}
 
+// wordKeys are those of lists of tokens, or of words of several tokens, that must not be written, or must.
+var wordKeys = []string{"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", mustWords}
+
+const mustWords = "force_words_ids"
+
 // TokenIDs says which ids in a configuration have to change because their tokens have others in the output: dotted keys and their
 // values. lost are the keys whose tokens the output does not have.
 func (p *Plan) TokenIDs(config map[string]any) (changes map[string]any, lost []string) {
@@ -313,6 +318,16 @@ func (p *Plan) TokenIDs(config map[string]any) (changes map[string]any, lost []s
 		for key, value := range m {
 			if inner, ok := value.(map[string]any); ok && prefix == "" {
 				walk(key+".", inner)
+				continue
+			}
+			if list, ok := value.([]any); ok && slices.Contains(wordKeys, key) {
+				now, changed, short := p.words(list)
+				if changed {
+					changes[prefix+key] = now
+				}
+				if short && key == mustWords { // what the output does not have is not written anyway
+					lost = append(lost, prefix+key)
+				}
 				continue
 			}
 			if !slices.ContainsFunc(tokenKeys, func(end string) bool { return strings.HasSuffix(key, end) }) {
@@ -366,6 +381,26 @@ func (p *Plan) renumber(key string, value any) (now any, changed, gone bool) {
 		return list, changed, gone
 	}
 	return value, false, false
+}
+
+// words gives a list of ids, or of words that are lists of ids, as the output has them. What the output does not have is left out (short),
+// a word with its first such token: without it, it is another word.
+func (p *Plan) words(list []any) (now []any, changed, short bool) {
+	now = make([]any, 0, len(list))
+	for _, one := range list {
+		var x any
+		var c, s bool
+		if word, ok := one.([]any); ok {
+			x, c, s = p.words(word)
+		} else {
+			x, c, s = p.renumber("", one)
+		}
+		changed, short = changed || c || s, short || s
+		if !s {
+			now = append(now, x)
+		}
+	}
+	return now, changed, short
 }
 
 // role is the token that the output's tokenizer has for the purpose of a key.
