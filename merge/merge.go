@@ -457,7 +457,7 @@ func execute(ctx context.Context, p *plan.Plan, w *tensors.Writer, o Options) (*
 
 // fingerprint identifies everything that the output's bytes depend on, so that a resumed merge cannot mix two plans.
 func fingerprint(p *plan.Plan, maps *aligned, o Options) string {
-	return identity(p, maps, o, kindOf(o.Backend))
+	return identity(p, maps, o, KindOf(o.Backend))
 }
 
 // identity is fingerprint for another kind of backend, or, where it is "", for any.

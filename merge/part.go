@@ -12,8 +12,8 @@ import (
 	"github.com/mergekit/mergekit/tensors"
 )
 
-// kindOf is how --backend calls the kind of a backend. Those of one kind give the same bytes.
-func kindOf(b compute.Backend) string {
+// KindOf is how --backend calls the kind of a backend. Those of one kind give the same bytes.
+func KindOf(b compute.Backend) string {
 	if x, ok := b.(interface{ PluginName() string }); ok {
 		name := filepath.Base(x.PluginName())
 		for _, kind := range []string{"cuda", "cpu"} {
@@ -58,7 +58,7 @@ func (j *job) partial(o tensors.WriteOptions) tensors.WriteOptions {
 	switch {
 	case j.o.Part.Of > 0:
 		o.Part = j.o.Part
-		o.Part.Key, o.Part.Engine = identity(j.p, j.maps, j.o, ""), kindOf(j.o.Backend)
+		o.Part.Key, o.Part.Engine = identity(j.p, j.maps, j.o, ""), KindOf(j.o.Backend)
 	case j.o.Join > 0:
 		if j.o.Started != nil {
 			j.o.Started(j.p.BytesWritten())

@@ -93,7 +93,7 @@ func (o *Options) recorded(p plan.Options) provenance.Options {
 	if p.RNG == method.Peer {
 		generator = "mergekit"
 	}
-	return provenance.Options{Backend: kindOf(o.Backend), Arithmetic: p.Arith.String(), Generator: generator, Seed: p.Seed, ShardBytes: o.ShardBytes,
+	return provenance.Options{Backend: KindOf(o.Backend), Arithmetic: p.Arith.String(), Generator: generator, Seed: p.Seed, ShardBytes: o.ShardBytes,
 		AllowCrimes: p.AllowCrimes, TruncateEmbeddings: p.TruncateVocabulary, KeepUndescribed: p.KeepUndescribed, FuseExperts: p.FuseExperts,
 		AllowNonFinite: o.AllowNonFinite, CopyTokenizer: o.CopyTokenizer, ModelCard: o.ModelCard}
 }

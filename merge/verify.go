@@ -23,6 +23,15 @@ type VerifyOptions struct {
 	Checked   func(bytes int64)
 	Sized     func(total int64) // what Checked will count to
 	Merge     Options           // how to merge again: backend, threads, memory and progress
+	Makers    map[string]Maker  // of outputs that no merge makes, by the method that their records name
+}
+
+// Maker makes outputs of a kind again. file is where the recipe's relative paths start from, text is what it says.
+type Maker interface {
+	// Inputs lists the weight files of each model that the recipe reads, by the model's name in the record.
+	Inputs(file string, text []byte, r *provenance.Record) (map[string][]string, error)
+	// Make writes what the recipe says to the directory out.
+	Make(ctx context.Context, file string, text []byte, r *provenance.Record, out string) error
 }
 
 // Verified is what verifying an output has shown.
@@ -68,10 +77,14 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (*Verified, error)
 	if !o.Inputs && !o.Reproduce {
 		return v, nil
 	}
-	if r.Method == provenance.MixtureMethod {
-		return nil, &InputError{fmt.Errorf("%s: is a mixture of experts; its files can be verified, but not its inputs nor how it was made: leave --inputs and --reproduce out, or assemble it again (`mergekit moe`) and compare with `mergekit diff`", dir)}
+	file, text, err := recordedRecipe(dir, r, o)
+	if err != nil {
+		return nil, err
 	}
-	list, text, err := recordedRecipes(dir, r, o)
+	if m := o.Makers[r.Method]; m != nil {
+		return v, v.made(ctx, m, file, text, dir, o)
+	}
+	list, err := recipe.ParseAll(file, text)
 	if err != nil {
 		return nil, err
 	}
@@ -86,31 +99,47 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (*Verified, error)
 	return v, err
 }
 
+// made verifies what a maker has made.
+func (v *Verified) made(ctx context.Context, m Maker, file string, text []byte, dir string, o VerifyOptions) error {
+	if o.Inputs {
+		from, err := m.Inputs(file, text, v.Record)
+		if err == nil {
+			err = v.compare(ctx, func(in provenance.Input) []string { return from[in.Model] })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !o.Reproduce {
+		return nil
+	}
+	return v.again(dir, func(out string) error { return m.Make(ctx, file, text, v.Record, out) })
+}
+
 func (v *Verified) judge(list []provenance.Finding) {
 	for _, f := range list {
 		v.Good = v.Good && !f.State.Bad()
 	}
 }
 
-// recordedRecipes reads the recipe that the output was made by, or the recipes of its file, and their text.
-func recordedRecipes(dir string, r *provenance.Record, o VerifyOptions) ([]*recipe.Recipe, []byte, error) {
-	file := o.Recipe
+// recordedRecipe reads the file that the output was made by. file is where its relative paths start from.
+func recordedRecipe(dir string, r *provenance.Record, o VerifyOptions) (file string, text []byte, err error) {
+	file = o.Recipe
 	if file == "" {
 		file = filepath.Join(dir, r.Recipe.Name)
 		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, &InputError{fmt.Errorf("%s: is not there, so it is not known what to read; name the recipe with --recipe", file)}
+			return "", nil, &InputError{fmt.Errorf("%s: is not there, so it is not known what to read; name the recipe with --recipe", file)}
 		}
 	}
 	state, err := provenance.Compare(file, r.Recipe)
 	if err != nil {
-		return nil, nil, err
+		return "", nil, err
 	}
 	if state != provenance.Same {
-		return nil, nil, &InputError{fmt.Errorf("%s: is not the recipe that %s was made by (its SHA-256 is another); name that one with --recipe", file, dir)}
+		return "", nil, &InputError{fmt.Errorf("%s: is not the recipe that %s was made by (its SHA-256 is another); name that one with --recipe", file, dir)}
 	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, nil, err
+	if text, err = os.ReadFile(file); err != nil {
+		return "", nil, err
 	}
 	from := o.From
 	if from == "" && o.Recipe == "" {
@@ -119,8 +148,7 @@ func recordedRecipes(dir string, r *provenance.Record, o VerifyOptions) ([]*reci
 	if from != "" { // where the recipe's paths start
 		file = filepath.Join(from, filepath.Base(file))
 	}
-	list, err := recipe.ParseAll(file, text)
-	return list, text, err
+	return file, text, nil
 }
 
 // inputs compares the files that the recipe reads with the recorded ones.
@@ -136,17 +164,29 @@ func (v *Verified) inputs(ctx context.Context, list []*recipe.Recipe, r *provena
 	if err != nil {
 		return err
 	}
+	return v.compare(ctx, func(in provenance.Input) []string {
+		i := slices.IndexFunc(from, func(m origin) bool { return m.ref.String() == in.Model && m.speller == in.Speller })
+		if i < 0 {
+			return nil
+		}
+		return from[i].files
+	})
+}
+
+// compare compares the recorded inputs with files, which are in the order of the record's.
+func (v *Verified) compare(ctx context.Context, files func(in provenance.Input) []string) error {
 	v.Inputs = map[string][]provenance.Finding{}
-	for _, want := range r.Inputs {
-		i := slices.IndexFunc(from, func(m origin) bool { return m.ref.String() == want.Model && m.speller == want.Speller })
+	for _, want := range v.Record.Inputs {
+		from := files(want)
 		var list []provenance.Finding
 		for k, f := range want.Files {
 			finding := provenance.Finding{File: f.Name, State: provenance.Missing}
-			if i >= 0 && k < len(from[i].files) && filepath.Base(from[i].files[k]) == f.Name {
-				if err := ctx.Err(); err != nil {
-					return err
+			if k < len(from) && filepath.Base(from[k]) == f.Name {
+				err := ctx.Err()
+				if err == nil {
+					finding.State, err = provenance.Compare(from[k], f)
 				}
-				if finding.State, err = provenance.Compare(from[i].files[k], f); err != nil {
+				if err != nil {
 					return err
 				}
 			}
@@ -161,9 +201,20 @@ func (v *Verified) inputs(ctx context.Context, list []*recipe.Recipe, r *provena
 // reproduce merges again, beside the output, and compares.
 func (v *Verified) reproduce(ctx context.Context, list []*recipe.Recipe, text []byte, r *provenance.Record, dir string, o VerifyOptions) error {
 	again := o.Merge.repeat(r)
-	if kindOf(again.Backend) != r.Options.Backend {
+	if KindOf(again.Backend) != r.Options.Backend {
 		return &InputError{fmt.Errorf("%s was made by the backend %s, and others round differently; choose it with --backend", dir, r.Options.Backend)}
 	}
+	if len(list) == 1 {
+		list[0].Search = nil // its numbers are found
+	}
+	return v.again(dir, func(out string) error {
+		_, err := runAll(ctx, list, text, out, again)
+		return err
+	})
+}
+
+// again makes an output a second time, in a hidden directory beside it, and compares.
+func (v *Verified) again(dir string, make func(out string) error) error {
 	path, err := filepath.Abs(dir)
 	if err != nil {
 		return err
@@ -174,12 +225,10 @@ func (v *Verified) reproduce(ctx context.Context, list []*recipe.Recipe, text []
 	}
 	defer os.RemoveAll(place)
 	out := filepath.Join(place, nameOf(path))
-	if len(list) == 1 {
-		list[0].Search = nil // its numbers are found
-	}
-	if _, err := runAll(ctx, list, text, out, again); err != nil {
+	if err := make(out); err != nil {
 		return err
 	}
+	r := v.Record
 	for _, f := range r.Outputs {
 		if filepath.Base(f.Name) == provenance.FileName { // of a component, and not made again
 			continue

@@ -12,6 +12,7 @@ import (
 	"github.com/mergekit/mergekit/internal/backend"
 	"github.com/mergekit/mergekit/internal/progress"
 	"github.com/mergekit/mergekit/merge"
+	"github.com/mergekit/mergekit/merge/moe"
 	"github.com/mergekit/mergekit/merge/provenance"
 	"github.com/mergekit/mergekit/merge/recipe"
 )
@@ -26,7 +27,7 @@ func newVerifyCommand() *cobra.Command {
 		Long: `verify compares the files of OUT with mergekit_provenance.json, which a merge or mixture leaves there, and opens the checkpoint. Weights are compared
 by their SHA-256 where 'mergekit merge --hash' recorded it, else by header and size. A file that was added and that programs read when they open
 the model (weights, code, settings) is a difference; any other is listed. --inputs compares the files that the recipe reads as well.
---reproduce merges again, in a hidden directory beside OUT that is removed afterwards, and compares every byte.
+--reproduce merges (or assembles) again, in a hidden directory beside OUT that is removed afterwards, and compares every byte.
 
 The recipe in OUT has paths as they were written; --from says where relative ones start, --recipe names the recipe's own file.
 
@@ -44,7 +45,7 @@ EXIT STATUS
 	f := cmd.Flags()
 	f.BoolVar(&o.Inputs, "inputs", false, "check that the inputs are those that were read")
 	f.BoolVar(&o.Reproduce, "reproduce", false, "check that the recipe gives the same bytes again")
-	f.StringVar(&o.Recipe, "recipe", "", "the recipe's file (default: mergekit_config.yml in OUT)")
+	f.StringVar(&o.Recipe, "recipe", "", "the recipe's file (default: the one in OUT)")
 	f.StringVar(&o.From, "from", "", "the directory where the recipe's relative paths start (default: that of --recipe, else the working directory)")
 	f.StringVar(&choice, "backend", "auto", "with --reproduce: where graphs run; it must be of the kind that made OUT")
 	f.IntVar(&threads, "threads", 0, "with --reproduce: worker threads; 0: all cores")
@@ -69,6 +70,9 @@ func runVerify(cmd *cobra.Command, dir, choice string, o merge.VerifyOptions) er
 	}
 	o.Sized, o.Checked = show("checking"), func(n int64) { bar.Add(n) }
 	o.Merge.Started, o.Merge.Written = show("merging"), func(n int64) { bar.Add(n) }
+	o.Merge.Plan.Fetch = fetcher(cmd)
+	o.Makers = map[string]merge.Maker{provenance.MixtureMethod: moe.Maker{Options: moe.Options{Plan: moe.PlanOptions{Models: o.Merge.Plan},
+		Gate: moe.GateOptions{Backend: o.Merge.ModelBackend}, Threads: o.Merge.Threads, Version: version, Started: o.Merge.Started, Written: o.Merge.Written}}}
 	v, err := merge.Verify(cmd.Context(), dir, o)
 	bar.Done()
 	var at *recipe.Error

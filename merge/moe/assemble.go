@@ -121,7 +121,7 @@ func Assemble(ctx context.Context, p *Plan, out string, o Options) (*Summary, er
 		err = p.files(w, s, o)
 	}
 	if err == nil && o.Provenance {
-		err = p.record(w, out, o)
+		err = p.record(w, out, g, o)
 	}
 	if err != nil {
 		return nil, errors.Join(err, w.Close())

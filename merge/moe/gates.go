@@ -17,6 +17,7 @@ type Gates struct {
 	Rows                            []float32 // [Layers, Experts, Hidden]
 	SharedRows                      []float32 // [Layers, Shared, Hidden]; empty where shared experts have no gate
 	Notes                           []string  // what is worth knowing about them
+	Backend                         string    // the kind of backend that computed hidden states; "": none was asked
 }
 
 // Row is the row of an expert.
@@ -61,7 +62,7 @@ func (p *Plan) Gates(ctx context.Context, o GateOptions) (*Gates, error) {
 	if p.Config.Gate == GateCheapEmbed {
 		vectors = p.embedded(texts)
 	} else {
-		vectors, err = p.hidden(ctx, texts, o)
+		vectors, g.Backend, err = p.hidden(ctx, texts, o)
 	}
 	if err != nil {
 		return nil, err

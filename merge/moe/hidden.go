@@ -73,15 +73,15 @@ func short(text string) string {
 // last token, or of all of a prompt's.
 //
 // Every prompt is computed as if it were alone, padding on the right where nothing looks at it. So the mean over positions is one of the
-// prompt's own tokens.
-func (p *Plan) hidden(ctx context.Context, texts map[string][]int32, o GateOptions) (func(prompts []string) ([][]float64, error), error) {
+// prompt's own tokens. kind is that of the backend.
+func (p *Plan) hidden(ctx context.Context, texts map[string][]int32, o GateOptions) (vectors func(prompts []string) ([][]float64, error), kind string, err error) {
 	d, err := model.Describe(p.Base.RawConfig)
 	if err != nil {
-		return nil, p.Config.errorf(p.Config.Base.Pos, "%s: %s", p.Base.Name(), err)
+		return nil, "", p.Config.errorf(p.Config.Base.Pos, "%s: %s", p.Base.Name(), err)
 	}
 	backend, done, err := o.Backend()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer done()
 	order := make([]string, 0, len(texts))
@@ -108,7 +108,7 @@ func (p *Plan) hidden(ctx context.Context, texts map[string][]int32, o GateOptio
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	return func(prompts []string) ([][]float64, error) {
 		mean := make([][]float64, p.Layers)
@@ -121,7 +121,7 @@ func (p *Plan) hidden(ctx context.Context, texts map[string][]int32, o GateOptio
 			}
 		}
 		return mean, nil
-	}, nil
+	}, merge.KindOf(backend), nil
 }
 
 // pool makes one vector of a text's states, [tokens, width].

@@ -1,8 +1,12 @@
 package moe
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
+
+	"github.com/gomlx/compute"
 
 	"github.com/mergekit/mergekit/merge"
 	"github.com/mergekit/mergekit/merge/provenance"
@@ -32,14 +36,71 @@ func (p *Plan) licenses() []provenance.Input {
 }
 
 // record writes what the mixture was made of.
-func (p *Plan) record(w *tensors.Writer, out string, o Options) error {
+func (p *Plan) record(w *tensors.Writer, out string, g *Gates, o Options) error {
 	license, conflicts, notes := provenance.Judge(p.licenses())
 	sum := sha256.Sum256(p.Config.Text)
 	r := provenance.Record{Version: 1, Program: "mergekit " + o.Version, Method: provenance.MixtureMethod, License: license, Notes: append(conflicts, notes...),
 		Recipe: provenance.File{Name: configName, Bytes: int64(len(p.Config.Text)), SHA256: hex.EncodeToString(sum[:])},
-		Options: provenance.Options{Seed: p.Options.Seed, ShardBytes: o.ShardBytes, AllowCrimes: p.Options.AllowCrimes, AllowNonFinite: o.AllowNonFinite,
-			CopyTokenizer: o.CopyTokenizer, ModelCard: o.ModelCard}}
+		Options: provenance.Options{Backend: g.Backend, Seed: p.Options.Seed, ShardBytes: o.ShardBytes, AllowCrimes: p.Options.AllowCrimes, AllowNonFinite: o.AllowNonFinite,
+			FuseExperts: p.Options.Layout == LayoutFused, CopyTokenizer: o.CopyTokenizer, ModelCard: o.ModelCard}}
 	var files [][]string
 	r.Inputs, files = p.inputs()
 	return merge.WriteRecord(w, out, &r, files, o.Hash)
+}
+
+// Maker makes recorded mixtures again, for merge.Verify. Its options are how: threads, progress, and the backend of hidden states.
+type Maker struct{ Options }
+
+// plan reads a recorded mixture's configuration.
+func (m Maker) plan(file string, text []byte, r *provenance.Record) (*Plan, error) {
+	c, err := Parse(file, text)
+	if err != nil {
+		return nil, err
+	}
+	o := m.Plan
+	o.Layout, o.Seed, o.AllowCrimes, o.Useless = LayoutExperts, r.Options.Seed, r.Options.AllowCrimes, true // it was made once
+	if r.Options.FuseExperts {
+		o.Layout = LayoutFused
+	}
+	if o.Models.OpenAdapter == nil {
+		o.Models.OpenAdapter = merge.OpenAdapter
+	}
+	return Build(c, o)
+}
+
+// Inputs implements merge.Maker.
+func (m Maker) Inputs(file string, text []byte, r *provenance.Record) (map[string][]string, error) {
+	p, err := m.plan(file, text, r)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	list, files := p.inputs()
+	out := map[string][]string{}
+	for i, in := range list {
+		out[in.Model] = files[i]
+	}
+	return out, nil
+}
+
+// Make implements merge.Maker.
+func (m Maker) Make(ctx context.Context, file string, text []byte, r *provenance.Record, out string) error {
+	p, err := m.plan(file, text, r)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	o, open := m.Options, m.Gate.Backend
+	o.Gate.Backend = func() (compute.Backend, func(), error) {
+		b, done, err := open()
+		if err == nil && merge.KindOf(b) != r.Options.Backend {
+			done()
+			return nil, nil, &merge.InputError{Err: fmt.Errorf("the hidden states of %s were computed by the backend %s, and others round differently; choose it with --backend", file, r.Options.Backend)}
+		}
+		return b, done, err
+	}
+	o.ShardBytes, o.AllowNonFinite, o.CopyTokenizer, o.ModelCard = r.Options.ShardBytes, r.Options.AllowNonFinite, r.Options.CopyTokenizer, r.Options.ModelCard
+	o.Force, o.Resume, o.Provenance, o.Warn = false, false, false, nil
+	_, err = Assemble(ctx, p, out, o)
+	return err
 }
