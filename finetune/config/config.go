@@ -328,7 +328,7 @@ type Log struct {
 	Every Every `yaml:"every"`
 	// Plot writes report.html, a page with the run's curves.
 	Plot bool `yaml:"plot"`
-	// TensorBoard event files; not available in this version.
+	// TensorBoard writes event files into the run's folder tensorboard, with the names of transformers' Trainer.
 	TensorBoard bool `yaml:"tensorboard"`
 }
 

@@ -233,7 +233,6 @@ func TestErrors(t *testing.T) {
 		{"eval: {every: 1.5}", nil, `run.yml:3:15: eval.every is a share of all steps when it has a decimal point, from 0.0 to 1.0, and a number of steps without; here is 1.5`},
 		{"eval: {every: -1}", nil, `run.yml:3:15: eval.every must be a number of steps from 0 (never) on, or a share of all steps; here is -1`},
 		{"run: {device: cpu, backend: go}", nil, `run.yml:3:7: run.device and run.backend are the same and both given; keep run.backend`},
-		{"log: {tensorboard: true}", nil, `run.yml:3:20: log.tensorboard: not available in this version; metrics.jsonl has the same numbers, and log.plot draws them`},
 		{"schedule: {kind: cosin}", nil, `run.yml:3:18: schedule.kind: unknown curve "cosin"; did you mean "cosine"?`},
 		{"schedule: {kind: zzzzzz}", nil, `run.yml:3:18: schedule.kind: unknown curve "zzzzzz"; it is one of linear, cosine, constant, inv_sqrt, wsd, infinite and rewarm`},
 		{"schedule: {kind: infinite, min_lr_ratio: 0}", nil, `run.yml:3:42: schedule.min_lr_ratio: must be above 0 for infinite, whose end is exponential`},

@@ -40,9 +40,6 @@ func (d *decoder) validate(c *Config) {
 	d.optional("eval.early_stopping.patience", c.Eval.EarlyStopping.Patience, maxSteps)
 	d.require(c.Eval.EarlyStopping.MinDelta >= 0, "eval.early_stopping.min_delta", "must not be below 0; here is %v", c.Eval.EarlyStopping.MinDelta)
 	d.between("save.keep", c.Save.Keep, 1, maxCount)
-	if c.Log.TensorBoard {
-		d.fault("log.tensorboard", "not available in this version; metrics.jsonl has the same numbers, and log.plot draws them")
-	}
 }
 
 func (d *decoder) require(ok bool, path, format string, args ...any) {

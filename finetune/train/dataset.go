@@ -415,7 +415,7 @@ func (r *run) card() []byte {
 
 // page writes report.html.
 func (r *run) page() error {
-	rows, err := report.ReadMetrics(filepath.Join(r.dir, "metrics.jsonl"))
+	rows, err := report.ReadMetrics(filepath.Join(r.dir, metricsName))
 	if err != nil {
 		return err
 	}

@@ -5,16 +5,31 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/mergekit/mergekit/internal/tfevents"
 )
 
-// metricsLog appends rows to metrics.jsonl.
-type metricsLog struct{ f *os.File }
+// The names of what is logged in a run directory.
+const (
+	metricsName = "metrics.jsonl"
+	boardName   = "tensorboard"
+)
 
-// openMetrics opens the log of a run that has made step steps: what a run that was killed wrote beyond them is taken away, since
+// metricsLog appends rows to metrics.jsonl, and where that is wanted to an event file of TensorBoard.
+type metricsLog struct {
+	f     *os.File
+	board *tfevents.Writer // nil: none
+}
+
+// openMetrics opens the log of a run in dir that has made step steps: what a run that was killed wrote beyond them is taken away, since
 // it comes again.
-func openMetrics(path string, step int) (*metricsLog, error) {
+func openMetrics(dir string, step int, board bool) (*metricsLog, error) {
+	path := filepath.Join(dir, metricsName)
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -39,7 +54,47 @@ func openMetrics(path string, step int) (*metricsLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &metricsLog{f}, nil
+	l := &metricsLog{f: f}
+	if board {
+		first := 0
+		if step > 0 {
+			first = step + 1
+		}
+		if l.board, err = tfevents.Create(filepath.Join(dir, boardName), time.Now(), int64(first)); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+	return l, nil
+}
+
+// scalars are a row's numbers under the names that transformers' Trainer and TRL give them.
+func (row *Metrics) scalars() (list []tfevents.Scalar) {
+	add := func(tag string, v *float64) {
+		if v != nil {
+			list = append(list, tfevents.Scalar{Tag: tag, Value: *v})
+		}
+	}
+	add("train/loss", row.Loss)
+	add("train/mean_token_accuracy", row.Accuracy)
+	add("train/learning_rate", row.LR)
+	add("train/grad_norm", row.GradNorm)
+	add("train/pull", row.Pull)
+	if row.LR != nil { // a step
+		tokens := float64(row.Tokens)
+		add("train/epoch", &row.Epoch)
+		add("train/num_tokens", &tokens)
+		if row.TokPerS > 0 {
+			add("train/tokens_per_second", &row.TokPerS)
+		}
+	}
+	add("eval/loss", row.EvalLoss)
+	add("eval/perplexity", row.EvalPPL)
+	add("eval/mean_token_accuracy", row.EvalAccuracy)
+	for _, name := range slices.Sorted(maps.Keys(row.Domains)) {
+		v := row.Domains[name]
+		add("eval/loss/"+name, &v)
+	}
+	return list
 }
 
 func (l *metricsLog) add(row Metrics) error {
@@ -47,18 +102,29 @@ func (l *metricsLog) add(row Metrics) error {
 	if err != nil {
 		return err
 	}
-	_, err = l.f.Write(append(raw, '\n'))
+	if _, err = l.f.Write(append(raw, '\n')); err == nil && l.board != nil {
+		err = l.board.Add(time.Now(), int64(row.Step), row.scalars()...)
+	}
 	return err
 }
 
-func (l *metricsLog) sync() error { return l.f.Sync() }
+func (l *metricsLog) sync() error {
+	err := l.f.Sync()
+	if l.board != nil {
+		err = errors.Join(err, l.board.Sync())
+	}
+	return err
+}
 
 func (l *metricsLog) close() error {
 	if l.f == nil {
 		return nil
 	}
-	err := errors.Join(l.f.Sync(), l.f.Close())
-	l.f = nil
+	err := errors.Join(l.sync(), l.f.Close())
+	if l.board != nil {
+		err = errors.Join(err, l.board.Close())
+	}
+	l.f, l.board = nil, nil
 	return err
 }
 

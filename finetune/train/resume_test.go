@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/mergekit/mergekit/finetune/train"
+	"github.com/mergekit/mergekit/internal/tfevents"
 )
 
 // TestInterruptedEvaluation ends a run in the middle of an evaluation: the resumed one makes up for it, so that it keeps the same best
@@ -22,7 +23,7 @@ func TestInterruptedEvaluation(t *testing.T) {
 	results, losses := map[bool]string{}, map[bool]string{}
 	for _, disturbed := range []bool{false, true} {
 		dir := t.TempDir()
-		cfg := parse(t, dir, tiny, "train.max_steps=12", "train.micro_batch=4", "train.grad_accum=1", "data.valid_split=0.25", "eval.every=2", "optim.lr=1e-2")
+		cfg := parse(t, dir, tiny, "train.max_steps=12", "train.micro_batch=4", "train.grad_accum=1", "data.valid_split=0.25", "eval.every=2", "optim.lr=1e-2", "log.tensorboard=true")
 		ctx, cancel := context.WithCancel(context.Background())
 		o := train.Options{Backend: b, Report: func(e train.Event) {
 			if disturbed && e.Kind == "step" && e.Step == 6 {
@@ -45,6 +46,23 @@ func TestInterruptedEvaluation(t *testing.T) {
 			t.Fatal(err)
 		}
 		results[disturbed] = volatile.ReplaceAllString(string(raw), "")
+		boards, err := tfevents.Files(filepath.Join(dir, "out", "tensorboard"))
+		if want := map[bool]int{false: 1, true: 2}[disturbed]; err != nil || len(boards) != want {
+			t.Errorf("disturbed %v: event files %v, want %d of them (%v)", disturbed, boards, want, err)
+		}
+		for name, key := range map[string]string{"train/loss": `"loss":`, "train/learning_rate": `"lr":`, "eval/perplexity": `"eval_ppl":`} {
+			n := 0
+			for _, board := range boards {
+				events, err := os.ReadFile(board)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n += strings.Count(string(events), name)
+			}
+			if want := strings.Count(string(raw), key); n < want || n > want+1 || !disturbed && n != want { // what comes again after the interruption is there twice
+				t.Errorf("disturbed %v: %d values of %s, %d rows with %s", disturbed, n, name, want, key)
+			}
+		}
 		raw, err = os.ReadFile(filepath.Join(dir, "out", "adapter", "adapter_model.safetensors"))
 		if err != nil {
 			t.Fatal(err)

@@ -111,7 +111,7 @@ func (r *run) warn(format string, args ...any) {
 const configName = "config.yml"
 
 // ofRun are the names that a run makes in its directory.
-var ofRun = []string{configName, "metrics.jsonl", "summary.json", "report.html", "checkpoints", "adapter", "model", sparseName}
+var ofRun = []string{configName, metricsName, boardName, "summary.json", "report.html", "checkpoints", "adapter", "model", sparseName}
 
 // claim refuses a run directory that is in use: it must be new, resumed, or replaced by force.
 func (r *run) claim() error {
@@ -185,7 +185,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	} else if err := r.begin(); err != nil {
 		return err
 	}
-	if r.log, err = openMetrics(filepath.Join(r.dir, "metrics.jsonl"), r.st.Step); err != nil {
+	if r.log, err = openMetrics(r.dir, r.st.Step, r.cfg.Log.TensorBoard); err != nil {
 		return err
 	}
 	if err := r.load(ctx); err != nil {

@@ -72,6 +72,7 @@ func (c *converter) axolotl() {
 	default:
 		c.drop("chat_template", "the checkpoint's own template is used; data.chat_template names a file with another")
 	}
+	c.asBool("use_tensorboard", "log.tensorboard")
 	c.asBool("shuffle_merged_datasets", "data.shuffle")
 
 	c.asText("output_dir", "run.output_dir")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/mergekit/mergekit/internal/strictyaml"
@@ -59,8 +60,23 @@ func (c *converter) exists(path string) bool {
 	return false
 }
 
+// reports carries over where transformers' Trainer sends its numbers: event files of TensorBoard are written here, too.
+func (c *converter) reports() {
+	list, ok := c.words("report_to")
+	if !ok {
+		return
+	}
+	if slices.Contains(list, "tensorboard") || slices.Contains(list, "all") {
+		c.set("log.tensorboard", "true")
+	}
+	if slices.ContainsFunc(list, func(w string) bool { return w != "tensorboard" && w != "none" }) {
+		c.drop("report_to", "%s", everywhere["report_to"])
+	}
+}
+
 // huggingFace takes what tools that are built on transformers' TrainingArguments share.
 func (c *converter) huggingFace() {
+	c.reports()
 	c.asText("output_dir", "run.output_dir")
 	c.asNumber("seed", "run.seed")
 	c.asNumber("per_device_train_batch_size", "train.micro_batch")

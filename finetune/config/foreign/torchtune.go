@@ -22,6 +22,13 @@ var torchtune = &Tool{
 }
 
 func (c *converter) torchtune() {
+	if logger, ok := c.text("metric_logger._component_"); ok {
+		if strings.HasSuffix(logger, ".TensorBoardLogger") {
+			c.set("log.tensorboard", "true")
+		} else {
+			c.drop("metric_logger._component_", "%s", c.tool.because["metric_logger.*"])
+		}
+	}
 	component, _ := c.text("model._component_")
 	name := component[strings.LastIndexByte(component, '.')+1:]
 	switch {
