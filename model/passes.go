@@ -24,6 +24,16 @@ type PassOptions struct {
 	// Seen takes a vector's gradient as soon as this pass has all of it; it is freed then, and the sum is nil, so that no more than a block's
 	// gradient is there at a time. nil: gradients stay in the sums.
 	Seen func(vector int, gradient *gt.Tensor) error
+	// Stop is asked between executions; an error ends the pass, and sums have a part of it. nil: the pass goes to its end.
+	Stop func() error
+}
+
+// stopped asks whether the pass is to end.
+func (o *PassOptions) stopped() error {
+	if o.Stop == nil {
+		return nil
+	}
+	return o.Stop()
 }
 
 // scaled reports whether logits are multiplied.
@@ -123,6 +133,9 @@ func (m *Model) Backward(in Input, t Targets, g *Gradients, o PassOptions) (Resu
 		}
 	}()
 	for _, n := range m.passSpans(low) {
+		if err := o.stopped(); err != nil {
+			return Result{}, err
+		}
 		data := make([][]any, n.to-n.from)
 		for k, s := range m.blocks[n.from:n.to] {
 			data[k] = c.blockData(s.kind)
@@ -155,6 +168,10 @@ func (m *Model) Backward(in Input, t Targets, g *Gradients, o PassOptions) (Resu
 	spans := m.spans(max(low, 0), len(m.blocks))
 	for k := len(spans) - 1; k >= 0; k-- {
 		n := spans[k]
+		if err := o.stopped(); err != nil {
+			free(dh)
+			return sum, err
+		}
 		var data [][]any
 		for i := n.to - 1; i >= n.from; i-- {
 			s := m.blocks[i]
@@ -248,6 +265,9 @@ func (m *Model) headBackward(in Input, h *gt.Tensor, t Targets, g *Gradients, o 
 	defer func() { free(sums...) }()
 	parts := t.chunks(chunk, in.Rows*in.Length)
 	for len(parts) > 0 {
+		if err := o.stopped(); err != nil {
+			return sum, dh, err
+		}
 		n, first := m.headGroup(len(parts)), g.Sums[0] == nil
 		var given []any
 		data := make([][]any, n)

@@ -49,6 +49,9 @@ type Engine struct {
 	// Dropout says that passes drop.
 	Dropout bool
 	Seed    uint64
+	// Stop is asked between executions; an error ends a step without a change of weights or optimizer, but what it has of gradients is
+	// spoilt: the engine is good for its state and no further step. nil: steps go to their end.
+	Stop func() error
 
 	replicas []*replica
 	reduce   map[int]*Exec // sums a packed vector over the devices, by its size
@@ -151,7 +154,7 @@ func (e *Engine) passes(batches []Micro, factor float32, s *StepStats) error {
 	results := make([]model.Result, len(batches))
 	err := e.each(func(r *replica, d int) error {
 		for i := d; i < len(batches); i += n {
-			o := model.PassOptions{Factor: factor, Recompute: e.Recompute, Chunk: e.Chunk}
+			o := model.PassOptions{Factor: factor, Recompute: e.Recompute, Chunk: e.Chunk, Stop: e.Stop}
 			if e.Dropout {
 				stream := mix(e.Seed, uint64(e.step)<<20|uint64(i))
 				o.Dropout = &stream

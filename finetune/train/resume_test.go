@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/mergekit/mergekit/finetune/train"
@@ -88,6 +89,61 @@ func TestInterruptedEvaluation(t *testing.T) {
 	}
 	if losses[true] != losses[false] {
 		t.Errorf("summary of the resumed run:\n%s\nof the undisturbed one:\n%s", losses[true], losses[false])
+	}
+}
+
+// late is a context that ends when it has been asked a number of times.
+type late struct {
+	context.Context
+	after, asked atomic.Int64
+}
+
+func (c *late) Err() error {
+	if c.asked.Add(1) > c.after.Load() {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestInterruptedStep ends a run in the middle of steps: at once, not behind the step, and without a trace in the result.
+func TestInterruptedStep(t *testing.T) {
+	b := goBackend(t)
+	results := map[bool]string{}
+	for _, disturbed := range []bool{false, true} {
+		dir := t.TempDir()
+		cfg := parse(t, dir, tiny, "train.max_steps=6", "train.micro_batch=2", "train.grad_accum=3", "optim.lr=1e-2", "lora.dropout=0.1")
+		within := 0 // interruptions that came within a step
+		for k := int64(0); ; k++ {
+			ctx := &late{Context: context.Background()}
+			if ctx.after.Store(1 << 62); disturbed {
+				ctx.after.Store(11 + 17*k%60)
+			}
+			var last train.Event
+			_, err := train.Run(ctx, cfg, train.Options{Backend: b, Resume: k > 0, Report: func(e train.Event) { last = e }})
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			if last.Kind == "checkpoint" {
+				within++
+			}
+			if k > 200 {
+				t.Fatal("the run does not come to its end")
+			}
+		}
+		if disturbed && within < 3 {
+			t.Errorf("%d interruptions left a checkpoint, want some", within)
+		}
+		raw, err := os.ReadFile(filepath.Join(dir, "out", "adapter", "adapter_model.safetensors"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		results[disturbed] = string(raw)
+	}
+	if results[true] != results[false] {
+		t.Error("a run that was interrupted within steps has another result")
 	}
 }
 

@@ -310,6 +310,7 @@ func (r *run) shapesInOrder() [][2]int {
 // interruption cut short is made up for when the run is resumed.
 func (r *run) loop(ctx context.Context) error {
 	saved := r.st.Step
+	r.e.Stop = ctx.Err
 	for {
 		step, total := r.st.Step-r.st.PhaseStart, r.phase().steps
 		best, late := false, false
@@ -344,6 +345,9 @@ func (r *run) loop(ctx context.Context) error {
 			return r.interrupted(saved, err)
 		}
 		if err := r.step(); err != nil {
+			if why := ctx.Err(); why != nil && errors.Is(err, why) { // the step has changed nothing
+				return r.interrupted(saved, why)
+			}
 			return err
 		}
 	}
