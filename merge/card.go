@@ -3,7 +3,6 @@ package merge
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"text/template"
@@ -162,7 +161,7 @@ func modelCard(p *plan.Plan, from []origin, maps *aligned, report *repair.Report
 		if !m.speller {
 			c.Merged++
 		}
-		if id, ok := hubID(m.ref); ok {
+		if id, ok := HubID(m.ref, m.remote); ok {
 			if !m.speller { // a hub draws its trees of models from these
 				c.HubIDs = append(c.HubIDs, id)
 			}
@@ -210,9 +209,9 @@ func identify(file string) (cardFile, error) {
 	return c, nil
 }
 
-// hubID returns the reference's repository on a hub, when it has the form of one and is no local path.
-func hubID(ref recipe.ModelRef) (string, bool) {
-	if _, err := os.Stat(ref.Path); err == nil || !hub.Looks(ref.Path) {
+// HubID returns the reference's repository on a hub, when that is where it leads (remote).
+func HubID(ref recipe.ModelRef, remote bool) (string, bool) {
+	if !remote || !hub.Looks(ref.Path) {
 		return "", false
 	}
 	n, err := hub.ParseName(ref.Path, ref.Revision)

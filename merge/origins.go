@@ -15,16 +15,17 @@ type origin struct {
 	dir, adapterDir string
 	files           []string
 	base            bool // it is the base model
+	remote          bool // it is named as a hub or an object store has it
 	speller         bool // it gives its tokenizer alone, and files are those of it
 }
 
 func originOf(m *plan.Model, r *recipe.Recipe) origin {
-	return origin{ref: m.Ref, dir: m.Dir, adapterDir: m.AdapterDir, files: m.Files(), base: r.Base != nil && m.Ref.Same(*r.Base)}
+	return origin{ref: m.Ref, dir: m.Dir, adapterDir: m.AdapterDir, files: m.Files(), remote: m.Remote, base: r.Base != nil && m.Ref.Same(*r.Base)}
 }
 
 // spelling is a model whose tokenizer alone is read.
 func spelling(m *plan.Model) origin {
-	o := origin{ref: m.Ref, dir: m.Dir, adapterDir: m.AdapterDir, speller: true}
+	o := origin{ref: m.Ref, dir: m.Dir, adapterDir: m.AdapterDir, remote: m.Remote, speller: true}
 	for _, f := range besideFiles(&plan.Model{Dir: m.TokenizerDir()}, vocabularyFiles...) {
 		o.files = append(o.files, f.from)
 	}

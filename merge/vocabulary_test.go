@@ -164,7 +164,7 @@ func wordModels(t *testing.T) string {
 	words{name: "a", tokens: []string{"u", "red", "green", "blue", "*<s>", "*</s>"}, config: map[string]any{"bos_token_id": 4, "eos_token_id": []int{5, 3}, "pad_token_id": nil},
 		files: map[string]string{"tokenizer_config.json": `{"bos_token":"<s>","eos_token":"</s>","chat_template":"{{ messages[0].content }}, and a's own way"}`,
 			"generation_config.json": `{"bos_token_id": 4, "eos_token_id": 5, "top_p": 0.9, "suppress_tokens": [1, 2, 3], "bad_words_ids": [[1, 2], [3, 1]],
-				"force_words_ids": [[3], [1]]}`}}.write(t, filepath.Join(dir, "a"))
+				"begin_suppress_tokens": [2], "force_words_ids": [[3], [1], [[2], [1, 3]], [[2]]]}`}}.write(t, filepath.Join(dir, "a"))
 	words{name: "b", tokens: []string{"u", "*</s>", "*<s>", "blue", "red", "pink", "*<x>"}, config: map[string]any{"bos_token_id": 2, "eos_token_id": 1},
 		files: map[string]string{"tokenizer_config.json": `{"bos_token":"<s>","eos_token":"</s>"}`, "chat_template.jinja": "{{ messages[0].content }}, as b has it"}}.write(t, filepath.Join(dir, "b"))
 	words{name: "c", tokens: []string{"u", "red", "blue", "pink", "*<s>", "*<y>"}, tied: true, dtype: tensors.BF16,
@@ -336,7 +336,8 @@ func TestVocabularyConfigurations(t *testing.T) {
 		t.Errorf("generation_config.json: %v", generation)
 	}
 	// Red is 4 and blue 3 in b, which has no green.
-	for key, want := range map[string]string{"suppress_tokens": "[4 3]", "bad_words_ids": "[[3 4]]", "force_words_ids": "[[3] [4]]"} {
+	for key, want := range map[string]string{"suppress_tokens": "[4 3]", "bad_words_ids": "[[3 4]]", "begin_suppress_tokens": "<nil>",
+		"force_words_ids": "[[3] [4] [[4 3]]]"} {
 		if got := fmt.Sprint(generation[key]); got != want {
 			t.Errorf("generation_config.json: %s is %s, want %s", key, got, want)
 		}

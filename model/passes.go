@@ -21,8 +21,8 @@ type PassOptions struct {
 	Chunk int
 	// Dropout is the stream of this pass; nil switches dropout off.
 	Dropout *uint64
-	// Seen takes a vector's gradient as soon as this pass has all of it; it is freed then, and the sum is nil, so that no more than a block's
-	// gradient is there at a time. nil: gradients stay in the sums.
+	// Seen takes a vector's gradient as soon as this pass has all of it; it is freed then, and the sum is nil, so that no more than the
+	// gradients of one execution's blocks are there at a time. nil: gradients stay in the sums.
 	Seen func(vector int, gradient *gt.Tensor) error
 	// Stop is asked between executions; an error ends the pass, and sums have a part of it. nil: the pass goes to its end.
 	Stop func() error

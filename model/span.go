@@ -76,7 +76,7 @@ func (m *Model) headChain(n, size int, p passShapes, objective Objective, drop, 
 // label names the chain for messages.
 func (c chain) label() (name, what string) {
 	first, last := c.links[0], c.links[len(c.links)-1]
-	if len(c.links) == 1 {
+	if first.stage == last.stage {
 		return first.name, first.stage.name
 	}
 	return first.name, first.stage.name + " to " + strings.TrimPrefix(last.stage.name, "block ")

@@ -34,7 +34,7 @@ func CreateCollection(dir string, force, resume bool) (*Collection, error) {
 	if err := errors.Join(t.recover(), os.MkdirAll(t.partial, 0o777)); err != nil {
 		return nil, fail(err)
 	}
-	lock, busy, err := lockDir(t.partial)
+	lock, busy, err := LockDir(t.partial)
 	if err != nil {
 		return nil, fail(err)
 	}

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockDir takes the directory for this process, until the file is closed or the process ends, however it ends. busy says that
+// LockDir takes the directory for this process, until the file is closed or the process ends, however it ends. busy says that
 // another one has it. File systems without locks give none, and no error.
-func lockDir(path string) (lock *os.File, busy bool, err error) {
+func LockDir(path string) (lock *os.File, busy bool, err error) {
 	d, err := os.Open(path)
 	if err != nil {
 		return nil, false, err

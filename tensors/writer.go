@@ -254,7 +254,7 @@ func (w *Writer) begin() (err error) {
 
 // take locks the partial directory.
 func (w *Writer) take() error {
-	lock, busy, err := lockDir(w.target.partial)
+	lock, busy, err := LockDir(w.target.partial)
 	if busy {
 		return w.busy()
 	}

@@ -25,7 +25,7 @@ func newVerifyCommand() *cobra.Command {
 		Use:   "verify OUT",
 		Short: "Check an output against the record of how it was made",
 		Long: `verify compares the files of OUT with mergekit_provenance.json, which a merge or mixture leaves there, and opens the checkpoint. Weights are compared
-by their SHA-256 where 'mergekit merge --hash' recorded it, else by header and size. A file that was added and that programs read when they open
+by their SHA-256 where --hash recorded it, else by header and size. A file that was added and that programs read when they open
 the model (weights, code, settings) is a difference; any other is listed. --inputs compares the files that the recipe reads as well.
 --reproduce merges (or assembles) again, in a hidden directory beside OUT that is removed afterwards, and compares every byte.
 

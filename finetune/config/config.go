@@ -277,8 +277,8 @@ type Train struct {
 	GradientCheckpointing string `yaml:"gradient_checkpointing" oneof:"auto|none|block"`
 	// LossChunk is the tokens whose logits exist at a time; auto by the size of the vocabulary.
 	LossChunk int `yaml:"loss_chunk,auto"`
-	// BlocksPerCall is how many blocks the device goes through between two waits. More may make small models faster on a GPU, and takes
-	// longer to compile.
+	// BlocksPerCall is how many blocks, and chunks of loss_chunk tokens, the device goes through between two waits. More may make small
+	// models faster on a GPU; it takes longer to compile, and memory that the estimate does not count.
 	BlocksPerCall int `yaml:"blocks_per_call"`
 }
 

@@ -92,4 +92,7 @@ func (r *run) close() {
 	if r.s != nil {
 		r.s.ckpt.Close()
 	}
+	if r.lock != nil {
+		r.lock.Close()
+	}
 }

@@ -56,11 +56,12 @@ func openMetrics(dir string, step int, board bool) (*metricsLog, error) {
 	}
 	l := &metricsLog{f: f}
 	if board {
-		first := 0
-		if step > 0 {
-			first = step + 1
+		if step == 0 { // nothing of a run that was killed before its first checkpoint counts
+			if err := os.RemoveAll(filepath.Join(dir, boardName)); err != nil {
+				return nil, errors.Join(err, f.Close())
+			}
 		}
-		if l.board, err = tfevents.Create(filepath.Join(dir, boardName), time.Now(), int64(first)); err != nil {
+		if l.board, err = tfevents.Create(filepath.Join(dir, boardName), time.Now(), int64(step)+1); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -178,6 +179,36 @@ func TestCompilationIsTold(t *testing.T) {
 	}
 	if atEval < 1 || atEval != ended["evaluation"] {
 		t.Errorf("%d compilations were told before the first evaluation ended, %d in all: each shape is compiled once, and before it is needed", atEval, ended["evaluation"])
+	}
+}
+
+// TestLock sees that a run directory serves one process at a time.
+func TestLock(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("directories are not locked there")
+	}
+	b := goBackend(t)
+	cfg := parse(t, t.TempDir(), tiny, "train.max_steps=2", "train.micro_batch=4", "train.grad_accum=1")
+	var seen []error
+	_, err := train.Run(context.Background(), cfg, train.Options{Backend: b, Report: func(e train.Event) {
+		if e.Kind == "step" {
+			for _, o := range []train.Options{{Backend: b, Resume: true}, {Backend: b, Force: true}} {
+				_, err := train.Run(context.Background(), cfg, o)
+				seen = append(seen, err)
+			}
+		}
+	}})
+	if err != nil || len(seen) != 4 {
+		t.Fatal(err, seen)
+	}
+	for _, err := range seen {
+		var input *train.InputError
+		if !errors.As(err, &input) || !strings.Contains(err.Error(), "another process is training in it") {
+			t.Errorf("a second run in the directory: %v", err)
+		}
+	}
+	if _, err := train.Run(context.Background(), cfg, train.Options{Backend: b, Force: true}); err != nil {
+		t.Errorf("behind the run: %v", err)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/mergekit/mergekit/finetune/schedule"
 	"github.com/mergekit/mergekit/internal/memory"
 	"github.com/mergekit/mergekit/model"
+	"github.com/mergekit/mergekit/tensors"
 )
 
 // maxSkips is how many steps in a row may bring a gradient that is not finite.
@@ -55,7 +56,8 @@ type run struct {
 	cfg      *config.Config
 	o        Options
 	dir      string
-	replaces bool // what is in dir is an older run, and goes
+	replaces bool     // what is in dir is an older run, and goes
+	lock     *os.File // that of dir; nil where there is none
 	s        *subject
 	m        *model.Model
 	copies   []*model.Model // the same on further devices
@@ -82,10 +84,10 @@ type run struct {
 // and returns the context's error; Options.Resume goes on from there and ends with the same bytes.
 func Run(ctx context.Context, cfg *config.Config, o Options) (*Summary, error) {
 	r := &run{cfg: cfg, o: o, dir: cfg.Run.OutputDir, began: time.Now(), measured: map[[2]int]bool{}}
+	defer r.close()
 	if err := r.claim(); err != nil {
 		return nil, err
 	}
-	defer r.close()
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -127,7 +129,9 @@ func (r *run) claim() error {
 	switch {
 	case r.o.Resume && !ours:
 		return inputf("%s: holds no run to resume; start it without --resume", r.dir)
-	case r.o.Resume, len(entries) == 0:
+	case len(entries) == 0:
+		return nil
+	case r.o.Resume:
 	case !r.o.Force:
 		return inputf("%s: exists and is not empty; use --resume to go on with the run in it, --force to replace it, or another run.output_dir", r.dir)
 	case !ours:
@@ -135,7 +139,16 @@ func (r *run) claim() error {
 	default:
 		r.replaces = true
 	}
-	return nil
+	return r.take()
+}
+
+// take locks the directory for this process: two runs in it would write over each other.
+func (r *run) take() (err error) {
+	busy := false
+	if r.lock, busy, err = tensors.LockDir(r.dir); busy {
+		return inputf("%s: another process is training in it; wait for it or stop it, or choose another run.output_dir", r.dir)
+	}
+	return err
 }
 
 // begin makes the directory, once everything that the user may have got wrong was checked.
@@ -149,6 +162,11 @@ func (r *run) begin() error {
 	}
 	if err := os.MkdirAll(filepath.Join(r.dir, "checkpoints"), 0o755); err != nil {
 		return err
+	}
+	if r.lock == nil {
+		if err := r.take(); err != nil {
+			return err
+		}
 	}
 	return writeFile(filepath.Join(r.dir, configName), r.cfg.YAML())
 }

@@ -1,6 +1,6 @@
 // Package tfevents writes the event files that TensorBoard draws: records of a length, its checksum, an Event message of TensorFlow and its
-// checksum, one behind the other. A run that goes on writes a further file, whose first event takes away what the earlier ones have from
-// that step on.
+// checksum, one behind the other. A run that goes on writes a further file, which takes away what the earlier ones have from its first step
+// on.
 package tfevents
 
 import (
@@ -41,8 +41,7 @@ type Writer struct {
 	f *os.File
 }
 
-// Create begins an event file in the directory dir, which is made if need be. From step first on, events of earlier files count no more;
-// 0 leaves them.
+// Create begins an event file in the directory dir, which is made if need be. From step first on, events of earlier files count no more.
 func Create(dir string, now time.Time, first int64) (*Writer, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -68,13 +67,14 @@ func Create(dir string, now time.Time, first int64) (*Writer, error) {
 		}
 		return r
 	}, host)
-	f, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("%s%010d.%s.%d", prefix, second, host, os.Getpid())), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o644)
+	name := filepath.Join(dir, fmt.Sprintf("%s%010d.%s.%d", prefix, second, host, os.Getpid()))
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	w := &Writer{f}
 	err = w.record(protowire.AppendString(protowire.AppendTag(event(now, 0), eventVersion, protowire.BytesType), "brain.Event:2"))
-	if err == nil && first > 0 {
+	if err == nil {
 		session := protowire.AppendVarint(protowire.AppendTag(nil, sessionStatus, protowire.VarintType), sessionStart)
 		err = w.record(protowire.AppendBytes(protowire.AppendTag(event(now, first), eventSession, protowire.BytesType), session))
 	}

@@ -90,7 +90,7 @@ func TestChecksum(t *testing.T) {
 func TestWriter(t *testing.T) {
 	dir := t.TempDir() + "/board"
 	at := time.Unix(1700000000, 500e6)
-	w, err := Create(dir, at, 0)
+	w, err := Create(dir, at, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestWriter(t *testing.T) {
 		t.Fatal(files, err)
 	}
 	for i, want := range []string{
-		"1.7000000005e+09 version brain.Event:2\n1.7000000005e+09 step 1 scalars train/loss=2.5 scalars train/epoch=0.5\n1.7000000005e+09 step 2 scalars train/loss=1.25 scalars train/epoch=0.5",
+		"1.7000000005e+09 version brain.Event:2\n1.7000000005e+09 step 1 session 1\n1.7000000005e+09 step 1 scalars train/loss=2.5 scalars train/epoch=0.5\n1.7000000005e+09 step 2 scalars train/loss=1.25 scalars train/epoch=0.5",
 		"1.6999999995e+09 version brain.Event:2\n1.6999999995e+09 step 2 session 1",
 	} {
 		if got := strings.Join(records(t, files[i]), "\n"); got != want {

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"text/template"
@@ -193,12 +192,12 @@ func (p *Plan) files(w *tensors.Writer, s *Summary, o Options) error {
 	return w.WriteFile("README.md", b.Bytes())
 }
 
-// hubModels names the models that are no directories here: names of the hub.
+// hubModels names the repositories of a hub among the models.
 func (p *Plan) hubModels() []string {
 	var list []string
 	for _, m := range p.Models {
-		if _, err := os.Stat(m.Ref.Path); err != nil && !filepath.IsAbs(m.Ref.Path) && !slices.Contains(list, m.Ref.Path) {
-			list = append(list, m.Ref.Path)
+		if id, ok := merge.HubID(m.Ref, m.Remote); ok && !slices.Contains(list, id) {
+			list = append(list, id)
 		}
 	}
 	return list

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/mergekit/mergekit/arch"
@@ -24,6 +25,7 @@ type Model struct {
 	Checkpoint *tensors.Checkpoint
 	Adapter    Adapter   `json:"-"` // what the reference names after the "+"; nil without one
 	AdapterDir string    `json:",omitempty"`
+	Remote     bool      `json:"-"` // its reference leads to a hub or an object store, not to a path of this machine
 	Alignment  Alignment `json:"-"` // how its tensors are changed where they are read; nil: not at all
 	Stage      *Stage    `json:"-"` // what it is among the recipes of a file; nil: a model that was there before
 }
@@ -106,6 +108,14 @@ func (r resolver) locate(ref recipe.ModelRef, path, revision, what string) (stri
 	return "", fmt.Errorf("model %s: not found: %s", ref, hint)
 }
 
+// here reports whether a reference is a path of this machine.
+func (r resolver) here(path, revision string) bool {
+	return revision == "" && slices.ContainsFunc(r.candidates(expandHome(path)), func(p string) bool {
+		_, err := os.Stat(p)
+		return err == nil
+	})
+}
+
 // file returns where a file that a recipe names is; a file that is nowhere is where it was looked for first.
 func (r resolver) file(path string) string {
 	path = expandHome(path)
@@ -147,7 +157,11 @@ func (r resolver) open(ref recipe.ModelRef) (*Model, error) {
 		if err != nil {
 			return nil, err
 		}
-		return r.openAt(ref, dir)
+		m, err := r.openAt(ref, dir)
+		if m != nil {
+			m.Remote = !r.here(ref.Path, ref.Revision)
+		}
+		return m, err
 	}
 	if made.Dir == "" {
 		return r.openStage(ref, made)

@@ -118,6 +118,7 @@ func (r resolver) tokenizerOf(ref recipe.ModelRef) (*Model, error) {
 	var err error
 	switch s := m.Stage; {
 	case s == nil:
+		m.Remote = !r.here(ref.Path, ref.Revision)
 		if m.Dir, err = r.find(ref, ref.Path, ref.Revision, "tokenizer"); err != nil {
 			return nil, err
 		}
@@ -325,6 +326,9 @@ func (p *Plan) TokenIDs(config map[string]any) (changes map[string]any, lost []s
 				if changed {
 					changes[prefix+key] = now
 				}
+				if len(now) == 0 && changed { // transformers refuses an empty list
+					changes[prefix+key] = nil
+				}
 				if short && key == mustWords { // what the output does not have is not written anyway
 					lost = append(lost, prefix+key)
 				}
@@ -383,22 +387,27 @@ func (p *Plan) renumber(key string, value any) (now any, changed, gone bool) {
 	return value, false, false
 }
 
-// words gives a list of ids, or of words that are lists of ids, as the output has them. What the output does not have is left out (short),
-// a word with its first such token: without it, it is another word.
+// words gives a list of ids, or of words that are lists of ids, or of alternatives that are lists of words, as the output has them. What the
+// output does not have is left out (short): an id; a word as a whole, which would be another one without it; alternatives if none is left.
 func (p *Plan) words(list []any) (now []any, changed, short bool) {
 	now = make([]any, 0, len(list))
 	for _, one := range list {
-		var x any
-		var c, s bool
-		if word, ok := one.([]any); ok {
-			x, c, s = p.words(word)
-		} else {
-			x, c, s = p.renumber("", one)
+		inner, nested := one.([]any)
+		if !nested {
+			x, c, gone := p.renumber("", one)
+			changed, short = changed || c || gone, short || gone
+			if !gone {
+				now = append(now, x)
+			}
+			continue
 		}
-		changed, short = changed || c || s, short || s
-		if !s {
-			now = append(now, x)
+		x, c, s := p.words(inner)
+		changed, short = changed || c, short || s
+		word := !slices.ContainsFunc(inner, func(v any) bool { _, deeper := v.([]any); return deeper })
+		if whole := len(inner) > 0 && len(x) == 0; whole || word && s {
+			continue
 		}
+		now = append(now, x)
 	}
 	return now, changed, short
 }
