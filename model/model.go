@@ -553,6 +553,9 @@ func explain(role, what string, err error) error {
 // outOfMemory returns a *MemoryError if a backend's error says that the device is full, else nil.
 func outOfMemory(err error) error {
 	text := err.Error()
+	if strings.Contains(text, "YNNPACK operation failed") { // XLA's products on the CPU; what they could not allocate, they print themselves
+		return &MemoryError{errors.New("a product's kernel (YNNPACK) failed, as it does where it gets no memory")}
+	}
 	if strings.Contains(text, "RESOURCE_EXHAUSTED") || strings.Contains(text, "Out of memory") || strings.Contains(text, "out of memory") {
 		line := firstLine(text)
 		if i := strings.LastIndex(line, "Out of memory allocating"); i >= 0 {
