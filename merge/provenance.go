@@ -14,13 +14,7 @@ import (
 // licenses are the inputs with the licences that they state, without files.
 func licenses(from []origin) (list []provenance.Input) {
 	for _, m := range from {
-		in := provenance.Input{Model: m.ref.String(), Base: m.base, License: provenance.License(m.dir)}
-		list = append(list, in)
-		if m.adapterDir != "" {
-			if l := provenance.License(m.adapterDir); l != "" && l != in.License {
-				list = append(list, provenance.Input{Model: in.Model, License: l})
-			}
-		}
+		list = append(list, provenance.Stated(m.ref.String(), m.base, m.dir, m.adapterDir)...)
 	}
 	return list
 }

@@ -220,12 +220,7 @@ func TestFileSizeLimit(t *testing.T) {
 // TestFullDevice lets files of the output run into the system's own full device, at each place that writes: the errors are
 // the real ones, and no privilege is needed.
 func TestFullDevice(t *testing.T) {
-	infos, data := sample()
-	o := WriteOptions{ShardBytes: 9000, Fingerprint: "this"}
-	root := t.TempDir()
-	whole := filepath.Join(root, "whole")
-	write(t, whole, infos, data, o)
-	want := files(t, whole)
+	_, infos, data, o, want := wanted(t)
 	const full = "/dev/full"
 	// replace puts the full device in the place of a file, until back is called.
 	replace := func(t *testing.T, path string) (back func()) {

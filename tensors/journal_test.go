@@ -185,12 +185,7 @@ func TestJournalFollowsTheWork(t *testing.T) {
 // A journal that was cut, or that lost or changed bits in its records, never keeps a merge from going on: no --force needed.
 // Changed bits in its first line may make it another's; then it is refused, and nothing is touched.
 func TestTornJournalNeedsNoForce(t *testing.T) {
-	infos, data := sample()
-	root := t.TempDir()
-	o := WriteOptions{ShardBytes: 9000, Fingerprint: "this"}
-	whole := filepath.Join(root, "whole")
-	write(t, whole, infos, data, o)
-	want := files(t, whole)
+	root, infos, data, o, want := wanted(t)
 	kept := filepath.Join(root, "kept")
 	interrupt(t, kept, infos, data, 7, o)
 	before := files(t, partialOf(kept))

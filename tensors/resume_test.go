@@ -29,13 +29,19 @@ func interrupt(t *testing.T, dir string, infos []Info, data [][]byte, n int, o W
 	}
 }
 
-func TestResume(t *testing.T) {
-	infos, data := sample()
-	root := t.TempDir()
-	o := WriteOptions{ShardBytes: 9000, Fingerprint: "this"}
+// wanted writes the sample's output to root/whole, and gives what an output that was interrupted must become.
+func wanted(t *testing.T) (root string, infos []Info, data [][]byte, o WriteOptions, want map[string]string) {
+	t.Helper()
+	infos, data = sample()
+	root = t.TempDir()
+	o = WriteOptions{ShardBytes: 9000, Fingerprint: "this"}
 	whole := filepath.Join(root, "whole")
 	write(t, whole, infos, data, o)
-	want := files(t, whole)
+	return root, infos, data, o, files(t, whole)
+}
+
+func TestResume(t *testing.T) {
+	root, infos, data, o, want := wanted(t)
 	for n := 0; n <= len(infos); n++ {
 		dir := filepath.Join(root, fmt.Sprint("out", n))
 		interrupt(t, dir, infos, data, n, o)
@@ -120,12 +126,7 @@ func TestResumeRefuses(t *testing.T) {
 
 // Whatever is left of the journal, the result is the same: records are lost, never invented.
 func TestTornJournal(t *testing.T) {
-	infos, data := sample()
-	root := t.TempDir()
-	o := WriteOptions{ShardBytes: 9000, Fingerprint: "this"}
-	whole := filepath.Join(root, "whole")
-	write(t, whole, infos, data, o)
-	want := files(t, whole)
+	root, infos, data, o, want := wanted(t)
 	dir := filepath.Join(root, "out")
 	interrupt(t, dir, infos, data, 6, o)
 	partial := filepath.Join(root, ".out.partial")
@@ -223,12 +224,7 @@ func TestKilledWithinTheExchange(t *testing.T) {
 
 // A disk that fails at the n-th call of any kind: one clear error, nothing that looks finished, and the merge can go on.
 func TestFailingDisk(t *testing.T) {
-	infos, data := sample()
-	root := t.TempDir()
-	o := WriteOptions{ShardBytes: 9000, Fingerprint: "this"}
-	whole := filepath.Join(root, "whole")
-	write(t, whole, infos, data, o)
-	want := files(t, whole)
+	root, infos, data, o, want := wanted(t)
 	for _, cause := range []error{syscall.ENOSPC, syscall.EIO, syscall.EDQUOT, syscall.EROFS} {
 		for n := 0; ; n++ {
 			dir := filepath.Join(root, fmt.Sprintf("%d-%d", cause, n))

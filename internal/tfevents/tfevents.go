@@ -53,7 +53,8 @@ func Create(dir string, now time.Time, first int64) (*Writer, error) {
 	second := now.Unix()
 	for _, e := range entries { // behind all that are there, also where two runs begin within a second or the clock went back
 		number, _, _ := strings.Cut(strings.TrimPrefix(e.Name(), prefix), ".")
-		if n, err := strconv.ParseInt(number, 10, 64); err == nil && strings.HasPrefix(e.Name(), prefix) && n < math.MaxInt32 {
+		if n, err := strconv.ParseInt(number, 10, 64); err == nil && strings.HasPrefix(e.Name(), prefix) && n < 1e10-1 { // ten digits
+
 			second = max(second, n+1)
 		}
 	}

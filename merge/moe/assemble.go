@@ -89,9 +89,9 @@ func Assemble(ctx context.Context, p *Plan, out string, o Options) (*Summary, er
 	if err := tensors.CheckOutput(out, o.Force, o.Resume); err != nil { // before the forward pass
 		return nil, err
 	}
+	l := p.judge()
 	if o.Warn != nil {
-		_, conflicts, _ := provenance.Judge(p.licenses())
-		for _, c := range conflicts {
+		for _, c := range l.conflicts {
 			o.Warn("licences: " + c)
 		}
 		for _, w := range p.Warnings {
@@ -117,10 +117,10 @@ func Assemble(ctx context.Context, p *Plan, out string, o Options) (*Summary, er
 		return nil, err
 	}
 	if err = p.fill(ctx, w, g, o); err == nil {
-		err = p.files(w, s, o)
+		err = p.files(w, s, l, o)
 	}
 	if err == nil && o.Provenance {
-		err = p.record(w, out, g, o)
+		err = p.record(w, out, g, l, o)
 	}
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
@@ -160,7 +160,7 @@ func (p *Plan) fingerprint(g *Gates) string {
 const configName = "mergekit_moe_config.yml"
 
 // files writes what stands beside the weights.
-func (p *Plan) files(w *tensors.Writer, s *Summary, o Options) error {
+func (p *Plan) files(w *tensors.Writer, s *Summary, l legal, o Options) error {
 	if err := w.WriteFile("config.json", p.JSON); err != nil {
 		return err
 	}
@@ -180,12 +180,12 @@ func (p *Plan) files(w *tensors.Writer, s *Summary, o Options) error {
 	if err != nil {
 		abs = s.Output
 	}
-	license, conflicts, notes := provenance.Judge(p.licenses())
-	if !provenance.Known(license) {
-		license = ""
+	license := ""
+	if provenance.Known(l.license) {
+		license = l.license
 	}
 	err = card.Execute(&b, map[string]any{"Title": filepath.Base(abs), "S": s, "P": p, "Version": o.Version, "Hub": p.hubModels(), "License": license,
-		"LicenseNotes": append(conflicts, notes...), "Text": string(bytes.TrimSpace(p.Config.Text))})
+		"LicenseNotes": l.all(), "Text": string(bytes.TrimSpace(p.Config.Text))})
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 
 	"github.com/gomlx/compute"
 
@@ -22,27 +23,31 @@ func (p *Plan) inputs() (list []provenance.Input, files [][]string) {
 	return list, files
 }
 
-// licenses are the inputs and, where they state another licence, their adapters.
-func (p *Plan) licenses() []provenance.Input {
-	list, _ := p.inputs()
-	for i, m := range p.Models {
-		if m.AdapterDir != "" {
-			if l := provenance.License(m.AdapterDir); l != "" && l != list[i].License {
-				list = append(list, provenance.Input{Model: list[i].Model, License: l})
-			}
-		}
-	}
-	return list
+// legal is what the licences of the models mean for a mixture of them.
+type legal struct {
+	license          string // of the mixture; "" where none follows
+	conflicts, notes []string
 }
 
+func (p *Plan) judge() (l legal) {
+	var list []provenance.Input
+	for _, m := range p.Models {
+		list = append(list, provenance.Stated(m.Ref.String(), m == p.Base, m.Dir, m.AdapterDir)...)
+	}
+	l.license, l.conflicts, l.notes = provenance.Judge(list)
+	return l
+}
+
+// all are conflicts and notes.
+func (l legal) all() []string { return slices.Concat(l.conflicts, l.notes) }
+
 // record writes what the mixture was made of.
-func (p *Plan) record(w *tensors.Writer, out string, g *Gates, o Options) error {
-	license, conflicts, notes := provenance.Judge(p.licenses())
+func (p *Plan) record(w *tensors.Writer, out string, g *Gates, l legal, o Options) error {
 	sum := sha256.Sum256(p.Config.Text)
-	r := provenance.Record{Version: 1, Program: "mergekit " + o.Version, Method: provenance.MixtureMethod, License: license, Notes: append(conflicts, notes...),
+	r := provenance.Record{Version: 1, Program: "mergekit " + o.Version, Method: provenance.MixtureMethod, License: l.license, Notes: l.all(),
 		Recipe: provenance.File{Name: configName, Bytes: int64(len(p.Config.Text)), SHA256: hex.EncodeToString(sum[:])},
-		Options: provenance.Options{Backend: g.Backend, Seed: p.Options.Seed, ShardBytes: o.ShardBytes, AllowCrimes: p.Options.AllowCrimes, AllowNonFinite: o.AllowNonFinite,
-			FuseExperts: p.Options.Layout == LayoutFused, CopyTokenizer: o.CopyTokenizer, ModelCard: o.ModelCard}}
+		Options: provenance.Options{Backend: g.Backend, Seed: p.Options.Seed, ShardBytes: o.ShardBytes, AllowCrimes: p.Options.AllowCrimes,
+			AllowNonFinite: o.AllowNonFinite, FuseExperts: p.Options.Layout == LayoutFused, CopyTokenizer: o.CopyTokenizer, ModelCard: o.ModelCard}}
 	var files [][]string
 	r.Inputs, files = p.inputs()
 	return merge.WriteRecord(w, out, &r, files, o.Hash)

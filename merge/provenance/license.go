@@ -132,6 +132,18 @@ func describe(list ...Input) string {
 	return strings.Join(names, ", ")
 }
 
+// Stated is a model as Judge takes it: with the licence that its directory states, and once more with that of its adapter where this is
+// another one. adapterDir: "" without an adapter.
+func Stated(model string, base bool, dir, adapterDir string) []Input {
+	list := []Input{{Model: model, Base: base, License: License(dir)}}
+	if adapterDir != "" {
+		if l := License(adapterDir); l != "" && l != list[0].License {
+			list = append(list, Input{Model: model, License: l})
+		}
+	}
+	return list
+}
+
 // cardBytes is the most that is read of a model card or a licence.
 const cardBytes = 1 << 20
 
